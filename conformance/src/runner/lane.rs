@@ -1,0 +1,79 @@
+//! One run of `reference.py` on an address block of its own: rows out, in the order they come.
+
+use super::block::Block;
+use super::error::Error;
+use super::facility::Facility;
+use super::process::Started;
+use super::row::Row;
+use rustix::process::Signal;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+use tokio::process::Command;
+use tokio::sync::mpsc::Sender;
+
+/// The longest lane takes 90 s on a quiet machine.
+const LANE_LIMIT: Duration = Duration::from_secs(240);
+
+/// Runs `scenarios` (may be none) with `client`, a command as a shell splits it.
+pub(crate) async fn run(
+    facility: &Facility,
+    python: &Path,
+    block: &Block,
+    client: &str,
+    scenarios: &[&str],
+    rows: &Sender<Row>,
+) -> Result<(), Error> {
+    if scenarios.is_empty() {
+        return Ok(());
+    }
+    let names = scenarios.join(" ");
+    eprintln!("on {}: {names}", block.net());
+    let mut command = Command::new(python);
+    command
+        .arg("reference.py")
+        .args(["--client", client])
+        .args(scenarios)
+        .current_dir(facility.reference())
+        .env("PEERS_NET", block.net())
+        .env("PEERS_BIN", facility.bin())
+        // The facility may be read-only, and it is not ours to write into.
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stderr(Stdio::piped());
+    // SIGINT, since Python turns that into an exception and then ends its children.
+    let mut reference = Started::spawn(&mut command, Signal::INT)?;
+    match tokio::time::timeout(LANE_LIMIT, read(&mut reference, rows)).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::Process(format!(
+            "expected reference.py {names} to end within {} s, it still runs",
+            LANE_LIMIT.as_secs()
+        ))),
+    }
+}
+
+async fn read(reference: &mut Started, rows: &Sender<Row>) -> Result<(), Error> {
+    // Kept, and not passed on: an end by Ctrl-C makes Python print where it was.
+    let stderr = reference.stderr();
+    let (done, complaint) = tokio::join!(pass_on(reference, rows), stderr);
+    let status = done?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Error::Process(format!(
+        "expected reference.py to end well, it ended with {status}: {}",
+        complaint.trim()
+    )))
+}
+
+async fn pass_on(reference: &mut Started, rows: &Sender<Row>) -> Result<ExitStatus, Error> {
+    let mut lines = reference.lines().expect("nobody took the lines of a child just started");
+    while let Some(line) = lines.next_line().await.map_err(Error::io("read reference.py"))? {
+        let row = serde_json::from_str(&line).map_err(|e| {
+            Error::Process(format!("expected rows from reference.py, got {line}: {e}"))
+        })?;
+        if rows.send(row).await.is_err() {
+            break; // Nobody judges any more.
+        }
+    }
+    reference.wait().await
+}

@@ -1,0 +1,29 @@
+//! The runner: drives a client through the scenarios of `../shared/peers` and judges what comes.
+//!
+//! The scenarios themselves are not ours: they are `reference.py`, the program that measured
+//! grpc-go, C-core and tonic, so that nobody has to believe our imitation of it. Ours is what the
+//! rows have to be (`expect.toml`), other people's clients against our greeter, and the page.
+
+mod block;
+mod cli;
+mod connections;
+mod date;
+mod error;
+mod expect;
+mod facility;
+mod lane;
+mod page;
+mod peers;
+mod predicate;
+mod process;
+mod report;
+mod row;
+mod saved;
+mod scenario;
+mod strangers;
+
+pub use cli::main_from;
+pub use error::Error;
+pub use expect::{Expectations, Expected, Verdict};
+pub use predicate::Predicate;
+pub use row::{Made, Row};

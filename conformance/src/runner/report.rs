@@ -1,0 +1,159 @@
+//! What a run says while it goes, and what it adds up to: one line per row, then the sum.
+
+use super::expect::{Expectations, Expected, Verdict};
+use super::row::Row;
+use std::io::Write;
+
+/// Judges rows as they come and counts.
+pub(crate) struct Report<'a, W> {
+    expectations: &'a Expectations,
+    out: W,
+    passed: u32,
+    failed: u32,
+    not_supported: u32,
+    /// Every row that came, in order, with whether it failed.
+    rows: Vec<(Row, bool)>,
+}
+
+impl<'a, W: Write> Report<'a, W> {
+    /// An empty report that writes to `out`.
+    pub(crate) fn new(expectations: &'a Expectations, out: W) -> Self {
+        Self { expectations, out, passed: 0, failed: 0, not_supported: 0, rows: Vec::new() }
+    }
+
+    /// Judges one row and says so.
+    pub(crate) fn row(&mut self, row: Row) {
+        let name = format!("{} / {}", row.scenario, row.case);
+        let verdict = self.expectations.judge(&row);
+        match &verdict {
+            Verdict::Passed => {
+                self.passed += 1;
+                self.line(&format!("√ {name}: {}", row.in_words()));
+            }
+            Verdict::Failed(why) => {
+                self.failed += 1;
+                self.line(&format!("× {name}: {}", row.in_words()));
+                for text in why {
+                    self.line(&format!("    {text}"));
+                }
+                for text in row.errors() {
+                    self.line(&format!("    an error of it: {text}"));
+                }
+            }
+            Verdict::NotSupportedYet => {
+                self.not_supported += 1;
+                self.line(&format!("- {name}: not supported yet"));
+            }
+        }
+        self.rows.push((row, matches!(verdict, Verdict::Failed(_))));
+    }
+
+    /// Rows that came so far.
+    pub(crate) fn came(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Counts the rows of `scenarios` that did not come among those after the first `from`.
+    pub(crate) fn missing(&mut self, scenarios: &[String], from: usize) {
+        let came: Vec<Row> = self.rows[from..].iter().map(|(row, _)| row.clone()).collect();
+        let missing: Vec<&Expected> = self.expectations.missing(scenarios, &came);
+        for expected in missing {
+            self.failed += 1;
+            let Expected { scenario, case, .. } = expected;
+            self.line(&format!("× {scenario} / {case}: the row did not come"));
+        }
+    }
+
+    /// Says the sum; whether all is well.
+    pub(crate) fn sum(&mut self) -> bool {
+        self.line(&format!(
+            "conformance: {} passed, {} failed, {} not supported yet",
+            self.passed, self.failed, self.not_supported
+        ));
+        self.failed == 0
+    }
+
+    /// One row per case: the one that failed last, else the last.
+    pub(crate) fn into_rows(self) -> Vec<Row> {
+        let mut kept: Vec<(Row, bool)> = Vec::new();
+        for (row, failed) in self.rows {
+            match kept.iter_mut().find(|(old, _)| old.is_of(&row.scenario, &row.case)) {
+                Some(old) if failed || !old.1 => *old = (row, failed),
+                Some(_) => {}
+                None => kept.push((row, failed)),
+            }
+        }
+        kept.into_iter().map(|(row, _)| row).collect()
+    }
+
+    fn line(&mut self, text: &str) {
+        // A reader that left early (`| head`) is no reason to leave children behind.
+        let _ = writeln!(self.out, "{text}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const EXPECT: &str = r#"
+        not_supported_yet = ["ring_hash_experimental"]
+        [[row]]
+        scenario = "dead"
+        case = "round_robin"
+        why = "w"
+        checks = [{ field = "fail", op = "==", value = 0 }]
+        [[row]]
+        scenario = "dead"
+        case = "pick_first"
+        why = "w"
+        checks = [{ field = "fail", op = "==", value = 0 }]
+    "#;
+
+    fn row(case: &str, fail: u32) -> Row {
+        let errors = if fail > 0 { vec!["connection refused"] } else { vec![] };
+        Row::new("dead", case, json!({"fail": fail, "calls": 9, "errors": errors}))
+    }
+
+    #[test]
+    fn says_a_line_per_row_and_the_sum() {
+        let expectations = Expectations::parse(EXPECT).unwrap();
+        let mut out = Vec::new();
+        let mut report = Report::new(&expectations, &mut out);
+        report.row(row("round_robin", 0));
+        report.row(row("round_robin", 2));
+        report.row(row("ring_hash_experimental", 0));
+        report.missing(&["dead".to_owned()], 0);
+        assert!(!report.sum());
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(
+            text,
+            "√ dead / round_robin: 0 failed of 9\n\
+             × dead / round_robin: 2 failed of 9\n    \
+             expected fail = 0, got 2\n    \
+             an error of it: connection refused\n\
+             - dead / ring_hash_experimental: not supported yet\n\
+             × dead / pick_first: the row did not come\n\
+             conformance: 1 passed, 2 failed, 1 not supported yet\n"
+        );
+    }
+
+    #[test]
+    fn is_well_only_without_failures() {
+        let expectations = Expectations::parse(EXPECT).unwrap();
+        let mut report = Report::new(&expectations, Vec::new());
+        report.row(row("round_robin", 0));
+        assert!(report.sum());
+    }
+
+    #[test]
+    fn keeps_the_failed_one_of_several_runs() {
+        let expectations = Expectations::parse(EXPECT).unwrap();
+        let mut report = Report::new(&expectations, Vec::new());
+        for fail in [0, 3, 0] {
+            report.row(row("round_robin", fail));
+        }
+        assert_eq!(report.into_rows(), [row("round_robin", 3)]);
+    }
+}

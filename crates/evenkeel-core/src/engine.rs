@@ -1,0 +1,313 @@
+//! The engine of one channel: it owns the policy tree, the subchannel machines and the timers.
+//!
+//! Inputs are methods that take `now`; effects wait in a queue until [`Engine::poll_output`] takes
+//! them. However many inputs a driver hands in before it drains the queue, there is at most one
+//! [`Output::Publish`] at the end of it.
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::VecDeque, sync::Arc};
+
+use crate::{
+    Address, Backoff, ConnectivityState, Ctx, Endpoint, Input, LbPolicy, Nanos, Picker,
+    PolicyConfig, ResolverError, Status, SubchannelId,
+    picker::{FailPicker, QueuePicker},
+    policies::switch::Switch,
+    policy::Owned,
+    subchannel::Subchannel,
+    timers::{Timers, Wakes},
+};
+
+/// What an engine needs to know before its first input.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Seeds all random choices.
+    pub seed: u64,
+    /// Waits between connection attempts.
+    pub backoff: Backoff,
+    /// The policy while the resolver brings none.
+    pub default_policy: PolicyConfig,
+}
+
+/// What the channel is to do.
+#[non_exhaustive]
+pub enum Output {
+    /// Connect to the address and report [`Engine::connected`] or [`Engine::connect_failed`].
+    Connect {
+        /// The subchannel.
+        id: SubchannelId,
+        /// Its address.
+        address: Address,
+    },
+    /// The subchannel is gone: give up its attempt, let its connection drain.
+    Disconnect {
+        /// The subchannel.
+        id: SubchannelId,
+    },
+    /// Ask the resolver to look again.
+    RequestResolution,
+    /// For observers only: a subchannel changed its state.
+    SubchannelState {
+        /// The subchannel's address.
+        address: Address,
+        /// Its new state.
+        state: ConnectivityState,
+        /// The last error, if any.
+        error: Option<Status>,
+    },
+    /// The channel's new state and picker.
+    Publish {
+        /// The state.
+        state: ConnectivityState,
+        /// The picker.
+        picker: Arc<dyn Picker>,
+    },
+}
+
+struct Slot {
+    generation: u32,
+    subchannel: Option<Subchannel>,
+}
+
+/// The part of an engine that policies change through [`Ctx`].
+pub(crate) struct Effects {
+    pub(crate) rng: fastrand::Rng,
+    pub(crate) timers: Timers,
+    pub(crate) publish: bool,
+    pub(crate) request_resolution: bool,
+    pub(crate) owned: Vec<Owned>,
+    backoff: Backoff,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    outputs: VecDeque<Output>,
+    undelivered: VecDeque<(SubchannelId, ConnectivityState, Option<Status>)>,
+}
+
+impl Effects {
+    pub(crate) fn create(&mut self, address: Address) -> SubchannelId {
+        let subchannel = Some(Subchannel::new(address));
+        match self.free.pop() {
+            Some(index) => {
+                let slot = &mut self.slots[index as usize];
+                slot.subchannel = subchannel;
+                SubchannelId { index, generation: slot.generation }
+            }
+            None => {
+                self.slots.push(Slot { generation: 0, subchannel });
+                SubchannelId { index: (self.slots.len() - 1) as u32, generation: 0 }
+            }
+        }
+    }
+
+    fn get(&mut self, id: SubchannelId) -> Option<&mut Subchannel> {
+        let slot = self.slots.get_mut(id.index as usize)?;
+        if slot.generation == id.generation { slot.subchannel.as_mut() } else { None }
+    }
+
+    pub(crate) fn connect(&mut self, id: SubchannelId, now: Nanos) {
+        let Some(subchannel) = self.get(id) else { return };
+        if subchannel.start(now) {
+            let address = subchannel.address.clone();
+            self.outputs.push_back(Output::Connect { id, address });
+            self.changed(id);
+        }
+    }
+
+    pub(crate) fn shutdown(&mut self, id: SubchannelId) {
+        let Some(subchannel) = self.get(id) else { return };
+        let (address, timer) = (subchannel.address.clone(), subchannel.backoff_timer);
+        if let Some(timer) = timer {
+            self.timers.cancel(timer);
+        }
+        let slot = &mut self.slots[id.index as usize];
+        slot.subchannel = None;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(id.index);
+        self.outputs.push_back(Output::Disconnect { id });
+        let state = ConnectivityState::Shutdown;
+        self.outputs.push_back(Output::SubchannelState { address, state, error: None });
+    }
+
+    /// Tells the policy and the observers that a subchannel's state changed.
+    fn changed(&mut self, id: SubchannelId) {
+        let Some(subchannel) = self.get(id) else { return };
+        let (address, state) = (subchannel.address.clone(), subchannel.state);
+        let error = subchannel.last_error.clone();
+        let told = error.clone().filter(|_| state == ConnectivityState::TransientFailure);
+        self.outputs.push_back(Output::SubchannelState { address, state, error: told.clone() });
+        self.undelivered.push_back((id, state, told));
+    }
+}
+
+/// See the module's head.
+pub struct Engine {
+    effects: Effects,
+    root: Switch,
+    default_policy: PolicyConfig,
+    /// A picker made by the engine itself while there is no policy: waiting for the resolver's
+    /// first answer, or failing because there is none.
+    without_policy: Option<Status>,
+    started: bool,
+}
+
+impl Engine {
+    /// An IDLE engine.
+    pub fn new(options: EngineOptions) -> Self {
+        Self {
+            effects: Effects {
+                rng: fastrand::Rng::with_seed(options.seed),
+                timers: Timers::default(),
+                publish: false,
+                request_resolution: false,
+                owned: Vec::new(),
+                backoff: options.backoff,
+                slots: Vec::new(),
+                free: Vec::new(),
+                outputs: VecDeque::new(),
+                undelivered: VecDeque::new(),
+            },
+            root: Switch::default(),
+            default_policy: options.default_policy,
+            without_policy: None,
+            started: false,
+        }
+    }
+
+    /// A call or the user wants the channel to leave IDLE.
+    pub fn exit_idle(&mut self, now: Nanos) {
+        if !std::mem::replace(&mut self.started, true) {
+            self.effects.publish = true;
+        }
+        self.drive(now, Input::ExitIdle);
+    }
+
+    /// The resolver's complete answer, and the policy that its service config names.
+    pub fn resolver_update(
+        &mut self,
+        now: Nanos,
+        endpoints: &[Endpoint],
+        policy: Option<&PolicyConfig>,
+    ) {
+        self.started = true;
+        let config = policy.unwrap_or(&self.default_policy).clone();
+        self.drive(now, Input::ResolverUpdate { endpoints, config: &config });
+    }
+
+    /// The resolver has no answer.
+    pub fn resolver_error(&mut self, now: Nanos, error: &ResolverError) {
+        if self.root.is_empty() {
+            self.without_policy = Some(error.status.clone());
+            self.effects.publish = true;
+        }
+        self.drive(now, Input::ResolverError(error));
+    }
+
+    /// The server's first SETTINGS came on the subchannel's new connection.
+    pub fn connected(&mut self, now: Nanos, id: SubchannelId) {
+        let Some(subchannel) = self.effects.get(id) else { return };
+        if subchannel.state == ConnectivityState::Connecting {
+            subchannel.connected();
+            self.effects.changed(id);
+            self.deliver(now);
+        }
+    }
+
+    /// The attempt to connect failed.
+    pub fn connect_failed(&mut self, now: Nanos, id: SubchannelId, error: Status) {
+        let Effects { slots, rng, timers, backoff, .. } = &mut self.effects;
+        let Some(slot) = slots.get_mut(id.index as usize) else { return };
+        let Some(subchannel) = slot.subchannel.as_mut() else { return };
+        if slot.generation != id.generation || subchannel.state != ConnectivityState::Connecting {
+            return;
+        }
+        let until = subchannel.failed(now, error, backoff, rng);
+        subchannel.backoff_timer = Some(timers.set(until, Wakes::Subchannel(id)));
+        self.effects.changed(id);
+        self.deliver(now);
+    }
+
+    /// The subchannel's connection ended or takes no new streams (GOAWAY).
+    pub fn disconnected(&mut self, now: Nanos, id: SubchannelId) {
+        let Some(subchannel) = self.effects.get(id) else { return };
+        if subchannel.state == ConnectivityState::Ready {
+            subchannel.idle();
+            self.effects.request_resolution = true;
+            self.effects.changed(id);
+            self.deliver(now);
+        }
+    }
+
+    /// Wakes whatever is due at `now`.
+    pub fn handle_timeout(&mut self, now: Nanos) {
+        while let Some((timer, wakes)) = self.effects.timers.pop_due(now) {
+            match wakes {
+                Wakes::Policy => self.drive(now, Input::Timer(timer)),
+                Wakes::Subchannel(id) => {
+                    let Some(subchannel) = self.effects.get(id) else { continue };
+                    subchannel.idle();
+                    self.effects.changed(id);
+                    self.deliver(now);
+                }
+            }
+        }
+    }
+
+    /// When [`Engine::handle_timeout`] is wanted next.
+    pub fn poll_timeout(&mut self) -> Option<Nanos> {
+        self.effects.timers.next_at()
+    }
+
+    /// The next effect; `None` when all are out.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        while let Some(output) = self.effects.outputs.pop_front() {
+            match output {
+                // Given up before it began, within one drain.
+                Output::Connect { id, .. } if self.effects.get(id).is_none() => {}
+                output => return Some(output),
+            }
+        }
+        if std::mem::take(&mut self.effects.request_resolution) {
+            return Some(Output::RequestResolution);
+        }
+        std::mem::take(&mut self.effects.publish).then(|| self.publication())
+    }
+
+    /// The address of a subchannel that still exists.
+    pub fn address(&mut self, id: SubchannelId) -> Option<Address> {
+        self.effects.get(id).map(|s| s.address.clone())
+    }
+
+    fn publication(&self) -> Output {
+        if !self.root.is_empty() {
+            return Output::Publish { state: self.root.state(), picker: self.root.picker() };
+        }
+        match &self.without_policy {
+            Some(status) => Output::Publish {
+                state: ConnectivityState::TransientFailure,
+                picker: Arc::new(FailPicker(status.clone())),
+            },
+            None => Output::Publish {
+                state: ConnectivityState::Connecting,
+                picker: Arc::new(QueuePicker),
+            },
+        }
+    }
+
+    fn drive(&mut self, now: Nanos, input: Input<'_>) {
+        self.root.handle(input, &mut Ctx { effects: &mut self.effects, now });
+        self.effects.owned.clear();
+        self.deliver(now);
+    }
+
+    fn deliver(&mut self, now: Nanos) {
+        while let Some((id, state, error)) = self.effects.undelivered.pop_front() {
+            // A subchannel that is gone by now has no owner any more in the root's router.
+            let input = Input::SubchannelState { id, state, error: error.as_ref() };
+            self.root.handle(input, &mut Ctx { effects: &mut self.effects, now });
+            self.effects.owned.clear();
+        }
+    }
+}

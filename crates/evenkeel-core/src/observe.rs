@@ -1,0 +1,61 @@
+//! What a channel tells about itself. Core defines the events; who counts, logs or traces them
+//! implements [`Recorder`] (evenkeel-telemetry, the services, a test).
+
+use crate::{Address, ConnectivityState, Status};
+
+/// Something that happened in a channel. Times are the receiver's own clock's.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// The channel's state changed.
+    ChannelState(ConnectivityState),
+    /// A resolver's answer was taken.
+    ResolverUpdate {
+        /// The first address of each endpoint.
+        addresses: &'a [Address],
+    },
+    /// A resolver had no answer.
+    ResolverError(&'a Status),
+    /// A subchannel's state changed; `error` says why when it is TRANSIENT_FAILURE.
+    SubchannelState {
+        /// The subchannel's address.
+        address: &'a Address,
+        /// Its new state.
+        state: ConnectivityState,
+        /// The last error, if any.
+        error: Option<&'a Status>,
+    },
+    /// A connection began to drain: GOAWAY came. Calls in flight go on.
+    Draining {
+        /// The connection's address.
+        address: &'a Address,
+    },
+    /// A connection ended.
+    Disconnected {
+        /// The connection's address.
+        address: &'a Address,
+        /// Why.
+        reason: &'a str,
+        /// Calls that were open on it at that moment; they may have failed.
+        streams_open: u64,
+    },
+    /// An attempt was sent again on another stream because the server never processed it (A6).
+    TransparentRetry {
+        /// The address of the attempt that was lost.
+        address: &'a Address,
+    },
+}
+
+/// Receives a channel's events, on the task where they happen: it must not block.
+pub trait Recorder: Send + Sync {
+    /// Takes note of one event.
+    fn record(&self, event: &Event<'_>);
+}
+
+/// A recorder that drops everything.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoRecorder;
+
+impl Recorder for NoRecorder {
+    fn record(&self, _event: &Event<'_>) {}
+}

@@ -1,0 +1,25 @@
+//! Generates the protocols' messages and stubs with protox, so that nobody needs protoc.
+
+use std::{env, error::Error, path::PathBuf};
+
+const FILES: [&str; 3] = [
+    "grpc/lb/v1/load_balancer.proto",
+    "xds/data/orca/v3/orca_load_report.proto",
+    "xds/service/orca/v3/orca.proto",
+];
+
+/// Imported by `FILES`; no Rust module is made of it.
+const IMPORTS: [&str; 1] = ["validate/validate.proto"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    // Read at run time: Bazel compiles this program in one folder and runs it in another.
+    let manifest_dir =
+        PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("CARGO_MANIFEST_DIR is not set")?);
+    let root = manifest_dir.join("../../proto");
+    for file in FILES.iter().chain(&IMPORTS) {
+        println!("cargo::rerun-if-changed={}", root.join(file).display());
+    }
+    let descriptors = protox::compile(FILES, [&root])?;
+    tonic_prost_build::configure().build_transport(false).compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! Messages and stubs of the load-balancing protocols, generated from the files in `proto/` whose
+//! origin is in `proto/PROVENANCE.md`. A crate of its own, so that core and the channel stay free
+//! of generated code until a policy needs it. Modules are laid out as the generated paths between
+//! packages expect: `xds.service.orca.v3` refers to `xds.data.orca.v3` by its place in the tree.
+
+/// Protocols of gRPC itself.
+pub mod grpc {
+    /// grpclb, the lookaside load-balancing protocol.
+    pub mod lb {
+        /// `grpc.lb.v1`: `BalanceLoad` and its messages.
+        pub mod v1 {
+            // The generator documents only what the .proto file comments.
+            #![allow(missing_docs, unused_qualifications)]
+            include!(concat!(env!("OUT_DIR"), "/grpc.lb.v1.rs"));
+        }
+    }
+}
+
+/// Protocols of the xDS family.
+pub mod xds {
+    /// Data types.
+    pub mod data {
+        /// Open Request Cost Aggregation: what a backend reports about its load.
+        pub mod orca {
+            /// `xds.data.orca.v3`: the load report.
+            pub mod v3 {
+                // The generator documents only what the .proto file comments.
+                #![allow(missing_docs, unused_qualifications)]
+                include!(concat!(env!("OUT_DIR"), "/xds.data.orca.v3.rs"));
+            }
+        }
+    }
+    /// Services.
+    pub mod service {
+        /// Open Request Cost Aggregation: reports out of band.
+        pub mod orca {
+            /// `xds.service.orca.v3`: `StreamCoreMetrics` and its request.
+            pub mod v3 {
+                // The generator documents only what the .proto file comments.
+                #![allow(missing_docs, unused_qualifications)]
+                include!(concat!(env!("OUT_DIR"), "/xds.service.orca.v3.rs"));
+            }
+        }
+    }
+}

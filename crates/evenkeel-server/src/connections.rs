@@ -1,0 +1,116 @@
+//! All connections of a server: admits, counts, tells them the phase, and waits for their end.
+
+use std::{sync::Arc, time::Duration};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    net::TcpStream,
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::{Instant, timeout_at},
+};
+use tonic::service::Routes;
+use tracing::{debug, error, warn};
+
+use crate::{
+    age::Ages,
+    config::{Settings, TCP_KEEPALIVE_INTERVAL, TCP_KEEPALIVE_RETRIES},
+    connection::{self, ConnectionEnd},
+    drain::{DrainReport, Phase},
+};
+
+/// The connections' tasks. Dropping it ends them all.
+pub(crate) struct Connections {
+    tasks: JoinSet<ConnectionEnd>,
+    phase: watch::Sender<Phase>,
+    routes: Routes,
+    settings: Arc<Settings>,
+    ages: Ages,
+    full: bool,
+}
+
+impl Connections {
+    pub(crate) fn new(settings: Arc<Settings>, routes: Routes) -> Self {
+        Self {
+            tasks: JoinSet::new(),
+            phase: watch::Sender::new(Phase::Serving),
+            routes,
+            ages: Ages::new(settings.age, settings.seed),
+            settings,
+            full: false,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// Serves a new connection, or closes it when there are too many.
+    pub(crate) fn admit(&mut self, socket: TcpStream) {
+        let full = self.tasks.len() >= self.settings.max_connections;
+        if full {
+            // Once per episode: a flood of connections must not become a flood of log lines.
+            if !self.full {
+                let max = self.settings.max_connections;
+                warn!(max, "too many connections: closing new ones; raise max_connections?");
+            }
+            self.full = true;
+            return;
+        }
+        self.full = false;
+        configure(&socket, self.settings.tcp_keepalive);
+        self.tasks.spawn(connection::run(
+            socket,
+            self.routes.clone(),
+            Arc::clone(&self.settings),
+            self.ages.next(),
+            self.phase.subscribe(),
+        ));
+    }
+
+    /// Waits for the end of any connection; pending for ever when there is none.
+    pub(crate) async fn reap(&mut self) -> ConnectionEnd {
+        match self.tasks.join_next().await {
+            Some(result) => end(result),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Sends GOAWAY to all, gives them `grace` to end, then cuts what is left.
+    pub(crate) async fn drain(&mut self, grace: Duration) -> DrainReport {
+        while self.tasks.try_join_next().is_some() {}
+        let started = Instant::now();
+        let mut report = DrainReport { connections: self.tasks.len(), ..DrainReport::default() };
+        self.phase.send_replace(Phase::Draining);
+        while !self.is_empty() && timeout_at(started + grace, self.reap()).await.is_ok() {}
+        self.phase.send_replace(Phase::Cut);
+        while !self.is_empty() {
+            if let ConnectionEnd::Cut { streams } = self.reap().await {
+                report.connections_cut += 1;
+                report.streams_cut += streams;
+            }
+        }
+        report.took = started.elapsed();
+        report
+    }
+}
+
+fn end(result: Result<ConnectionEnd, JoinError>) -> ConnectionEnd {
+    result.unwrap_or_else(|failure| {
+        error!(%failure, "a connection's task panicked; this is a bug in evenkeel-server");
+        ConnectionEnd::Closed
+    })
+}
+
+/// Best effort: a client that is gone already makes these fail, and its connection ends anyway.
+fn configure(socket: &TcpStream, keepalive: Duration) {
+    let keepalive = TcpKeepalive::new()
+        .with_time(keepalive)
+        .with_interval(TCP_KEEPALIVE_INTERVAL)
+        .with_retries(TCP_KEEPALIVE_RETRIES);
+    let result =
+        socket.set_nodelay(true).and_then(|()| SockRef::from(socket).set_tcp_keepalive(&keepalive));
+    if let Err(error) = result {
+        debug!(%error, "could not set TCP_NODELAY and keepalive");
+    }
+}

@@ -1,0 +1,130 @@
+//! The server: accepts until it is told to drain, then drains in the order that loses no call.
+
+use std::{future::Future, io, pin::pin, sync::Arc};
+
+use tokio::{net::TcpListener, time::sleep};
+use tonic::service::Routes;
+use tracing::{info, warn};
+
+use crate::{
+    accept::{Acceptor, Listeners},
+    config::{Builder, Settings},
+    connections::Connections,
+    drain::{DrainReport, ShutdownHandle},
+    health::Health,
+};
+
+/// Why a server could not go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// There is nothing to accept from.
+    #[error("expected at least one listener, got none; bind an address and pass its listener")]
+    NoListener,
+    /// Accepting failed for so long that the listener counts as broken.
+    #[error("could not accept connections any more: {0}; restart the process")]
+    Accept(#[from] io::Error),
+}
+
+/// A gRPC server over HTTP/2 without TLS for any tonic routes.
+#[derive(Debug)]
+#[must_use = "a server does nothing unless it is served"]
+pub struct Server {
+    settings: Arc<Settings>,
+    routes: Routes,
+    health: Option<Health>,
+    shutdown: ShutdownHandle,
+}
+
+impl Server {
+    /// Settings with their defaults.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn new(settings: Settings, routes: Routes, health: Option<Health>) -> Self {
+        Self { settings: Arc::new(settings), routes, health, shutdown: ShutdownHandle::new() }
+    }
+
+    /// Starts the drain from outside.
+    #[must_use]
+    pub fn shutdown_handle(&self) -> ShutdownHandle {
+        self.shutdown.clone()
+    }
+
+    /// Sets what the health service answers, if it was asked for.
+    #[must_use]
+    pub fn health(&self) -> Option<Health> {
+        self.health.clone()
+    }
+
+    /// Serves connections from all `listeners` until [`ShutdownHandle::drain`], then drains: health
+    /// NOT_SERVING → drain delay → stop accepting and GOAWAY to all → what runs ends, within the
+    /// grace → done. Dropping the future closes everything at once.
+    ///
+    /// A call has its client's `grpc-timeout` and `tonic::Request::local_addr`/`remote_addr`; a
+    /// handler that panics answers INTERNAL and leaves its connection alone.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError`], when it can't accept; connections that run then are closed.
+    pub async fn serve(
+        self,
+        listeners: impl IntoIterator<Item = TcpListener>,
+    ) -> Result<DrainReport, ServeError> {
+        let listeners: Vec<_> = listeners.into_iter().collect();
+        if listeners.is_empty() {
+            return Err(ServeError::NoListener);
+        }
+        let mut acceptor = Acceptor::new(Listeners::new(listeners));
+        let mut connections = Connections::new(Arc::clone(&self.settings), self.routes);
+        if let Some(health) = &self.health {
+            health.publish().await;
+        }
+        accept_until(self.shutdown.draining(), &mut acceptor, &mut connections).await?;
+
+        let delay = self.settings.drain_delay;
+        info!(?delay, grace = ?self.settings.drain_grace, "draining");
+        if let Some(health) = &self.health {
+            health.start_drain().await;
+        }
+        accept_until(sleep(delay), &mut acceptor, &mut connections).await?;
+        for socket in acceptor.sweep() {
+            connections.admit(socket);
+        }
+        drop(acceptor);
+        if let Some(health) = &self.health {
+            health.end_watches().await;
+        }
+        let report = connections.drain(self.settings.drain_grace).await;
+        log(&report);
+        Ok(report)
+    }
+}
+
+async fn accept_until(
+    stop: impl Future<Output = ()>,
+    acceptor: &mut Acceptor<Listeners>,
+    connections: &mut Connections,
+) -> io::Result<()> {
+    let mut stop = pin!(stop);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut stop => return Ok(()),
+            // Before accepting, so that ended connections don't count against the limit.
+            _ = connections.reap(), if !connections.is_empty() => {}
+            accepted = acceptor.accept() => connections.admit(accepted?),
+        }
+    }
+}
+
+fn log(report: &DrainReport) {
+    let DrainReport { connections, connections_cut, streams_cut, took } = *report;
+    if connections_cut == 0 {
+        info!(connections, ?took, "drained");
+    } else {
+        warn!(connections, connections_cut, streams_cut, ?took, "drained, and cut what still ran");
+    }
+}

@@ -1,0 +1,337 @@
+//! One call, on its caller's task: read the body, pick, take a slot, send, wait for the response.
+//! There is no hop to another task and no lock but h2's own; a call that has to wait is woken by
+//! the next snapshot, a free slot or its deadline.
+
+mod failure;
+mod feedback;
+mod head;
+mod outgoing;
+mod request;
+mod response;
+mod waiting;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use evenkeel_core::{CallOutcome, ConnectivityState, Pick, PickArgs, PickResult, observe::Event};
+use failure::Lost;
+use feedback::Feedback;
+use h2::client::ResponseFuture;
+use http::Response;
+use outgoing::Outgoing;
+use pin_project_lite::pin_project;
+use request::Call;
+pub use response::ResponseBody;
+use response::{Held, grpc_status};
+use tokio::time::{Instant, Sleep, sleep_until};
+use waiting::{WaitFor, Waiting, Woken};
+
+use crate::{
+    Backend, Channel,
+    channel::{Shared, Snapshot},
+    edge::{self, RequestBody, Status},
+    transport::StreamSlot,
+};
+
+/// HTTP/2 has 2^30 stream ids per connection; one that nears the end is drained and replaced.
+const STREAM_ID_RETIRE: u32 = (1 << 31) - (1 << 16);
+
+/// One attempt that was sent.
+struct Attempt {
+    response: ResponseFuture,
+    stream_id: u32,
+    slot: StreamSlot,
+    feedback: Feedback,
+}
+
+enum Stage {
+    /// Not polled yet, or refused before it began.
+    New(Option<Status>),
+    /// To be picked and sent.
+    Pick,
+    /// Waiting to pick again.
+    Wait,
+    /// Sent.
+    Sent(Attempt),
+    Done,
+}
+
+pin_project! {
+    /// A call under way. Dropping it cancels the call.
+    #[must_use = "a call does nothing until it is polled"]
+    pub struct CallFuture {
+        channel: Channel,
+        stage: Stage,
+        call: Option<Call>,
+        body: Option<Outgoing>,
+        unprocessed_retried: bool,
+        // A slot that was handed to this call when it waited.
+        offered: Option<StreamSlot>,
+        #[pin]
+        deadline: Option<Sleep>,
+        #[pin]
+        waiting: Option<Waiting>,
+    }
+}
+
+impl CallFuture {
+    pub(crate) fn new(channel: Channel, request: http::Request<RequestBody>) -> Self {
+        let (parts, body) = request.into_parts();
+        let (call, refused) = match Call::new(parts, &channel.shared.defaults) {
+            Ok(call) => (Some(call), None),
+            Err(status) => (None, Some(status)),
+        };
+        let deadline = call.as_ref().and_then(Call::deadline).map(sleep_until);
+        Self {
+            channel,
+            stage: Stage::New(refused),
+            call,
+            body: Some(Outgoing::Unread(body)),
+            unprocessed_retried: false,
+            offered: None,
+            deadline,
+            waiting: None,
+        }
+    }
+
+    fn poll_steps(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<ResponseBody>, Status>> {
+        loop {
+            let this = self.as_mut().project();
+            match this.stage {
+                Stage::New(refused) => {
+                    if let Some(status) = refused.take() {
+                        return Poll::Ready(Err(status));
+                    }
+                    if let Some(body) = this.body {
+                        body.read(cx, &this.channel.shared)?;
+                    }
+                    *this.stage = Stage::Pick;
+                }
+                Stage::Pick => self.as_mut().pick()?,
+                Stage::Wait => {
+                    let Some(waiting) = this.waiting.as_pin_mut() else { continue };
+                    if let Woken::Slot(slot) = ready!(waiting.poll(cx)) {
+                        *this.offered = Some(slot);
+                    }
+                    // Not to be sent any more when the deadline passed at the same time.
+                    if this.deadline.as_pin_mut().is_some_and(|d| d.poll(cx).is_ready()) {
+                        return Poll::Ready(Err(self.deadline_exceeded()));
+                    }
+                    *this.stage = Stage::Pick;
+                }
+                Stage::Sent(attempt) => {
+                    let result = ready!(Pin::new(&mut attempt.response).poll(cx));
+                    let Stage::Sent(attempt) = std::mem::replace(this.stage, Stage::Done) else {
+                        continue;
+                    };
+                    match result {
+                        Ok(response) => return Poll::Ready(self.responded(attempt, response)),
+                        Err(error) => self.as_mut().lost(attempt, &error)?,
+                    }
+                }
+                Stage::Done => return Poll::Ready(Err(Status::internal("polled after its end"))),
+            }
+        }
+    }
+
+    /// Picks and sends, or waits. It listens before it looks once more, so that nothing that happens
+    /// in between is missed: the first time round the call comes back here, the second time it
+    /// waits.
+    fn pick(self: Pin<&mut Self>) -> Result<(), Status> {
+        let mut this = self.project();
+        let (Some(call), Some(body)) = (this.call.as_ref(), this.body.as_mut()) else {
+            return Err(Status::internal("a call without its request"));
+        };
+        let shared = &this.channel.shared;
+        let snapshot = shared.snapshot.load();
+        let wait_for = match pick(shared, &snapshot, call, body, this.offered)? {
+            Picked::Sent(attempt) => {
+                *this.stage = Stage::Sent(attempt);
+                // In this order, so that a slot that is left over goes to a call that waits.
+                this.waiting.set(None);
+                *this.offered = None;
+                return Ok(());
+            }
+            Picked::Wait(wait_for) => wait_for,
+        };
+        if snapshot.state == ConnectivityState::Idle {
+            this.channel.connect();
+        }
+        drop(snapshot);
+        if this.waiting.is_none() {
+            this.waiting.set(Some(Waiting::begin(shared)?));
+        }
+        if let Some(waiting) = this.waiting.as_pin_mut()
+            && waiting.arm(wait_for, this.offered.take())
+        {
+            *this.stage = Stage::Wait;
+        }
+        Ok(())
+    }
+
+    /// The response began: the call is committed to this attempt.
+    fn responded(
+        self: Pin<&mut Self>,
+        attempt: Attempt,
+        response: Response<h2::RecvStream>,
+    ) -> Result<Response<ResponseBody>, Status> {
+        let this = self.project();
+        let Attempt { slot, mut feedback, .. } = attempt;
+        let (mut parts, stream) = response.into_parts();
+        let status = grpc_status(&parts.headers);
+        if status.is_none()
+            && let Some(error) = head::refuse(&parts, &slot.transport.address)
+        {
+            feedback.finish(CallOutcome::Finished(None));
+            return Err(error);
+        }
+        if stream.is_end_stream() {
+            feedback.finish(CallOutcome::Finished(status));
+        }
+        parts.extensions.insert(Backend { address: slot.transport.address.clone() });
+        let held = Held {
+            slot,
+            feedback,
+            pump: this.body.take().and_then(Outgoing::commit),
+            timeout: this.call.as_ref().and_then(|c| c.timeout),
+            deadline: this.call.as_ref().and_then(Call::deadline),
+        };
+        let body = ResponseBody::new(stream, held, status.is_some());
+        Ok(Response::from_parts(parts, body))
+    }
+
+    /// The attempt broke before its response: again if that is safe (gRFC A6), else the error.
+    fn lost(self: Pin<&mut Self>, mut attempt: Attempt, error: &h2::Error) -> Result<(), Status> {
+        let this = self.project();
+        let transport = &attempt.slot.transport;
+        if let Some(Outgoing::Pumped(pump)) = &this.body
+            && let Some(status) = pump.error()
+        {
+            attempt.feedback.finish(CallOutcome::Cancelled);
+            return Err(status.clone());
+        }
+        let lost = failure::classify(error, transport, attempt.stream_id);
+        let can_repeat = this.body.as_ref().is_some_and(Outgoing::can_repeat);
+        let again = match lost {
+            Lost::NeverWritten => can_repeat,
+            Lost::Unprocessed => can_repeat && !std::mem::replace(this.unprocessed_retried, true),
+            Lost::Failed(status) => {
+                attempt.feedback.finish(CallOutcome::Failed);
+                return Err(status);
+            }
+        };
+        attempt.feedback.finish(CallOutcome::NotSent);
+        if !again {
+            return Err(failure::status(error, transport));
+        }
+        let event = Event::TransparentRetry { address: &transport.address };
+        this.channel.shared.recorder.record(&event);
+        *this.stage = Stage::Pick;
+        Ok(())
+    }
+
+    fn deadline_exceeded(&self) -> Status {
+        let shared = &self.channel.shared;
+        let waited_for = match (&self.stage, &self.waiting) {
+            (Stage::Sent(attempt), _) => failure::waiting_for(&attempt.slot.transport.address),
+            (_, Some(waiting)) => waiting.to_string(),
+            _ => format!("while waiting for a connection to {}", shared.target),
+        };
+        let timeout = self.call.as_ref().and_then(|c| c.timeout).unwrap_or_default();
+        failure::deadline_exceeded(timeout, &waited_for)
+    }
+}
+
+impl Future for CallFuture {
+    type Output = Result<Response<ResponseBody>, Status>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Poll::Ready(result) = self.as_mut().poll_steps(cx) {
+            let mut this = self.project();
+            *this.stage = Stage::Done;
+            this.waiting.set(None);
+            *this.offered = None;
+            return Poll::Ready(result);
+        }
+        if let Some(deadline) = self.as_mut().project().deadline.as_pin_mut() {
+            ready!(deadline.poll(cx));
+            let status = self.deadline_exceeded();
+            if let Stage::Sent(mut attempt) = std::mem::replace(self.project().stage, Stage::Done) {
+                attempt.feedback.finish(CallOutcome::Failed);
+            }
+            return Poll::Ready(Err(status));
+        }
+        Poll::Pending
+    }
+}
+
+enum Picked {
+    Sent(Attempt),
+    Wait(WaitFor),
+}
+
+fn pick(
+    shared: &Shared,
+    snapshot: &Snapshot,
+    call: &Call,
+    body: &mut Outgoing,
+    offered: &mut Option<StreamSlot>,
+) -> Result<Picked, Status> {
+    let now = Instant::now();
+    let mut wait_for = WaitFor::Picker(None);
+    // Without a free slot the next pick may have one; after as many as there are connections, all
+    // are taken.
+    for _ in 0..snapshot.transports.len().max(1) {
+        let args = PickArgs::new(call.path(), &call.headers, shared.ns(now), fastrand::u64(..));
+        let pick = match snapshot.picker.pick(&args) {
+            PickResult::Complete(pick) => pick,
+            PickResult::Queue => return Ok(Picked::Wait(WaitFor::Picker(None))),
+            PickResult::Fail(status) if call.wait_for_ready && !shared.is_closed() => {
+                return Ok(Picked::Wait(WaitFor::Picker(Some(status))));
+            }
+            PickResult::Fail(status) | PickResult::Drop(status) => {
+                return Err(edge::status_of_target(&shared.target, &status));
+            }
+        };
+        let Pick { subchannel, metadata, on_complete } = pick;
+        let mut feedback = Feedback::new(on_complete);
+        let Some(transport) = snapshot.transport(subchannel) else {
+            feedback.finish(CallOutcome::NotSent);
+            continue; // it just ended; the next snapshot is without it
+        };
+        let own = offered.take_if(|slot| Arc::ptr_eq(&slot.transport, transport));
+        let Some(slot) = own.or_else(|| StreamSlot::take(transport)) else {
+            feedback.finish(CallOutcome::NotSent);
+            wait_for = WaitFor::Slot;
+            continue;
+        };
+        let request = call.attempt(metadata, now);
+        let (response, stream) = match transport.sender().send_request(request, body.is_empty()) {
+            Ok(sent) => sent,
+            Err(error) if error.is_io() || error.is_go_away() || error.reason().is_some() => {
+                // It just ended, though nobody saw it yet.
+                transport.seen.retire();
+                feedback.finish(CallOutcome::NotSent);
+                continue;
+            }
+            Err(error) => {
+                feedback.finish(CallOutcome::NotSent);
+                return Err(Status::internal(format!("the request can't be sent: {error}")));
+            }
+        };
+        let stream_id = response.stream_id().as_u32();
+        if stream_id > STREAM_ID_RETIRE {
+            transport.seen.retire();
+        }
+        body.send(stream)?;
+        return Ok(Picked::Sent(Attempt { response, stream_id, slot, feedback }));
+    }
+    Ok(Picked::Wait(wait_for))
+}

@@ -1,0 +1,347 @@
+//! The request body on its way out. A body that is whole at its first poll (every unary call) is
+//! sent from the caller's task; any other gets a pump task of its own. What was sent is kept until
+//! the response begins, within limits, so that a lost attempt can be repeated.
+
+use std::{
+    future::poll_fn,
+    mem,
+    pin::Pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+use http_body::{Body, Frame};
+use tokio::{
+    sync::{
+        Notify,
+        mpsc::{self, error::TrySendError},
+    },
+    task::AbortHandle,
+};
+
+use crate::{
+    channel::Shared,
+    edge::{RequestBody, Status},
+};
+
+/// Request bytes that one call may keep for a repeat.
+pub(crate) const REPLAY_BYTES_PER_CALL_MAX: usize = 256 * 1024;
+/// Request bytes that all calls of a channel may keep.
+pub(crate) const REPLAY_BYTES_PER_CHANNEL_MAX: usize = 16 * 1024 * 1024;
+/// Streams that may wait for a pump: one is in use, the next replaces it.
+const STREAMS_MAX: usize = 2;
+
+/// Messages that are kept, and their bytes on the channel's account.
+struct Kept {
+    shared: Arc<Shared>,
+    frames: Vec<Bytes>,
+    bytes: usize,
+    /// Everything so far is here. Once false, the call is committed to its attempt.
+    whole: bool,
+}
+
+impl Kept {
+    fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, frames: Vec::new(), bytes: 0, whole: true }
+    }
+
+    /// Keeps one more frame if the limits allow it. False when they don't, now or earlier: then
+    /// nothing is complete any more, and the caller lets go of the rest.
+    fn keep(&mut self, frame: &Bytes) -> bool {
+        if !self.whole {
+            return false;
+        }
+        let all = self.shared.replay_bytes.fetch_add(frame.len(), Ordering::Relaxed);
+        self.bytes += frame.len();
+        self.whole = self.bytes <= REPLAY_BYTES_PER_CALL_MAX
+            && all + frame.len() <= REPLAY_BYTES_PER_CHANNEL_MAX;
+        if self.whole {
+            self.frames.push(frame.clone());
+        }
+        self.whole
+    }
+
+    /// Lets go of everything, and returns it for those who have yet to send it.
+    fn release(&mut self) -> Vec<Bytes> {
+        self.whole = false;
+        self.shared.replay_bytes.fetch_sub(mem::take(&mut self.bytes), Ordering::Relaxed);
+        mem::take(&mut self.frames)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// What the call's future and its pump tell each other.
+pub(crate) struct PumpState {
+    /// Told by the call when the response began: nothing needs to be kept any more.
+    committed: Notify,
+    /// Set by the pump when it no longer has everything that it sent.
+    gave_up: AtomicBool,
+    /// Why the pump ended its stream: the request body's own error, say.
+    error: OnceLock<Status>,
+}
+
+/// A pump task; it ends with this handle.
+pub(crate) struct Pump {
+    state: Arc<PumpState>,
+    streams: mpsc::Sender<SendStream<Bytes>>,
+    task: AbortHandle,
+}
+
+impl Pump {
+    /// The response began.
+    pub(crate) fn commit(&self) {
+        self.state.committed.notify_one();
+    }
+
+    /// Why the pump reset the stream: the request body's own error, say.
+    pub(crate) fn error(&self) -> Option<&Status> {
+        self.state.error.get()
+    }
+}
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A call's request body.
+pub(crate) enum Outgoing {
+    /// Not looked at yet.
+    Unread(RequestBody),
+    /// Read to its end at the first poll.
+    Whole(Whole),
+    /// Still being made by the caller.
+    Pumped(Pump),
+}
+
+/// See [`Outgoing::Whole`].
+pub(crate) struct Whole {
+    kept: Kept,
+    /// Frames that were read and could not be kept; gone after the first attempt.
+    once: Vec<Bytes>,
+}
+
+impl Outgoing {
+    /// Reads what is there. A body that does not end at once goes to a pump.
+    pub(crate) fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        shared: &Arc<Shared>,
+    ) -> Result<(), Status> {
+        let Self::Unread(body) = self else { return Ok(()) };
+        let (mut kept, mut once) = (Kept::new(shared.clone()), Vec::new());
+        let ended = loop {
+            match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Pending => break false,
+                Poll::Ready(None) => break true,
+                Poll::Ready(Some(Err(status))) => return Err(status),
+                Poll::Ready(Some(Ok(frame))) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    if !kept.keep(&data) {
+                        // One more poll tells whether this was the last message. A longer body
+                        // must not be read ahead of the server's window.
+                        let second = !once.is_empty();
+                        once.extend(kept.release());
+                        once.push(data);
+                        if second {
+                            break false;
+                        }
+                    }
+                }
+            }
+        };
+        let body = mem::replace(body, RequestBody::empty());
+        *self = if ended {
+            Self::Whole(Whole { kept, once })
+        } else {
+            Self::Pumped(spawn(body, kept, once, shared))
+        };
+        Ok(())
+    }
+
+    /// Whether the body could be sent once more.
+    pub(crate) fn can_repeat(&self) -> bool {
+        match self {
+            Self::Unread(_) => true,
+            Self::Whole(whole) => whole.kept.whole,
+            Self::Pumped(pump) => !pump.state.gave_up.load(Ordering::Acquire),
+        }
+    }
+
+    /// True when there is nothing to send: HEADERS end the stream.
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self, Self::Whole(w) if w.kept.frames.is_empty() && w.once.is_empty())
+    }
+
+    /// Sends the body, from its start, on an attempt's stream.
+    ///
+    /// # Errors
+    ///
+    /// The pump did not come round to the streams before this one, so nobody would send.
+    pub(crate) fn send(&mut self, mut stream: SendStream<Bytes>) -> Result<(), Status> {
+        match self {
+            Self::Unread(_) => {}
+            Self::Pumped(pump) => {
+                if let Err(TrySendError::Full(_)) = pump.streams.try_send(stream) {
+                    return Err(Status::unavailable(
+                        "the request body is not read as fast as connections are lost",
+                    ));
+                }
+                // A pump that has ended needs no stream: its error tells why.
+            }
+            Self::Whole(whole) => {
+                let once = mem::take(&mut whole.once);
+                let mut frames = whole.kept.frames.iter().cloned().chain(once).peekable();
+                while let Some(frame) = frames.next() {
+                    if stream.send_data(frame, frames.peek().is_none()).is_err() {
+                        break; // the stream's own error, which comes up in its response
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The response began: no repeat will come. Returns the pump, which runs on.
+    pub(crate) fn commit(self) -> Option<Pump> {
+        match self {
+            Self::Pumped(pump) => {
+                pump.commit();
+                Some(pump)
+            }
+            Self::Unread(_) | Self::Whole(_) => None,
+        }
+    }
+}
+
+fn spawn(body: RequestBody, kept: Kept, once: Vec<Bytes>, shared: &Arc<Shared>) -> Pump {
+    let state = Arc::new(PumpState {
+        committed: Notify::new(),
+        gave_up: AtomicBool::new(!kept.whole),
+        error: OnceLock::new(),
+    });
+    let (streams, receiver) = mpsc::channel(STREAMS_MAX);
+    let work = PumpWork { body, kept, once, ended: false, state: state.clone(), streams: receiver };
+    let task = shared.runtime.spawn(work.run()).abort_handle();
+    Pump { state, streams, task }
+}
+
+struct PumpWork {
+    body: RequestBody,
+    kept: Kept,
+    once: Vec<Bytes>,
+    ended: bool,
+    state: Arc<PumpState>,
+    streams: mpsc::Receiver<SendStream<Bytes>>,
+}
+
+/// What a pump does next.
+enum Next {
+    Broken,
+    Committed,
+    Frame(Option<Result<Frame<Bytes>, Status>>),
+}
+
+impl PumpWork {
+    /// Serves one stream after the other, until the call is over and drops the pump.
+    async fn run(mut self) {
+        let mut first = true;
+        // The latest stream is kept to the end: dropping it before its end would reset it.
+        let mut current = None;
+        loop {
+            let next = tokio::select! {
+                next = self.streams.recv() => next,
+                () = self.state.committed.notified() => {
+                    self.let_go();
+                    continue;
+                }
+            };
+            let Some(next) = next else { return };
+            let stream = current.insert(next);
+            if !first && !self.kept.whole {
+                // It was sent when what we had kept was still whole, and a frame came in between.
+                let text = "the attempt was lost, and more of the request was sent than is kept";
+                return self.give_up(stream, Status::unavailable(text));
+            }
+            first = false;
+            if let Err(status) = self.serve(stream).await {
+                return self.give_up(stream, status);
+            }
+        }
+    }
+
+    fn give_up(&self, stream: &mut SendStream<Bytes>, status: Status) {
+        self.state.error.set(status).ok();
+        stream.send_reset(Reason::CANCEL);
+    }
+
+    /// Sends everything on one stream, until all is sent or the stream is broken. Fails with the
+    /// request body.
+    async fn serve(&mut self, stream: &mut SendStream<Bytes>) -> Result<(), Status> {
+        for frame in self.kept.frames.clone().into_iter().chain(mem::take(&mut self.once)) {
+            if !send(stream, frame).await {
+                return Ok(());
+            }
+        }
+        while !self.ended {
+            let next = tokio::select! {
+                biased;
+                _ = poll_fn(|cx| stream.poll_reset(cx)) => Next::Broken,
+                () = self.state.committed.notified() => Next::Committed,
+                frame = poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)) => Next::Frame(frame),
+            };
+            match next {
+                Next::Broken => return Ok(()),
+                Next::Committed => self.let_go(),
+                Next::Frame(None) => self.ended = true,
+                Next::Frame(Some(frame)) => {
+                    let Ok(data) = frame?.into_data() else { continue };
+                    if !self.kept.keep(&data) {
+                        self.let_go();
+                    }
+                    if !send(stream, data).await {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        // An error here is the stream's, and reaches the call by its response.
+        let _ = stream.send_data(Bytes::new(), true);
+        Ok(())
+    }
+
+    fn let_go(&mut self) {
+        self.state.gave_up.store(true, Ordering::Release);
+        self.kept.release();
+    }
+}
+
+/// Sends one frame as fast as the server's window allows. False when the stream is broken.
+async fn send(stream: &mut SendStream<Bytes>, mut data: Bytes) -> bool {
+    while !data.is_empty() {
+        stream.reserve_capacity(data.len());
+        let capacity = match stream.capacity() {
+            0 => match poll_fn(|cx| stream.poll_capacity(cx)).await {
+                Some(Ok(n)) => n,
+                Some(Err(_)) | None => return false,
+            },
+            n => n,
+        };
+        let piece = data.split_to(capacity.min(data.len()));
+        if stream.send_data(piece, false).is_err() {
+            return false;
+        }
+    }
+    true
+}

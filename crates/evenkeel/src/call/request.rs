@@ -1,0 +1,173 @@
+//! What a call is made of before it is sent: its headers in our form, its options, its deadline.
+
+use std::time::Duration;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Uri,
+    header::{TE, USER_AGENT},
+    request::Parts,
+};
+use tokio::time::Instant;
+
+use crate::{CallOptions, channel::Defaults, edge::Status};
+
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+/// A wait shorter than this does not change the `grpc-timeout` that is sent.
+const TIMEOUT_SLACK: Duration = Duration::from_millis(1);
+/// A timeout beyond this is none: it would overflow the clock.
+const TIMEOUT_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// The headers of a call, kept so that each attempt can send them.
+pub(crate) struct Call {
+    uri: Uri,
+    pub(crate) headers: HeaderMap,
+    pub(crate) wait_for_ready: bool,
+    pub(crate) timeout: Option<Duration>,
+    started: Instant,
+}
+
+impl Call {
+    /// Takes over a request's head.
+    pub(crate) fn new(parts: Parts, defaults: &Defaults) -> Result<Self, Status> {
+        let Parts { uri, mut headers, extensions, .. } = parts;
+        let path = uri
+            .into_parts()
+            .path_and_query
+            .ok_or_else(|| Status::internal("the request has no path; expected /service/method"))?;
+        let uri = Uri::builder()
+            .scheme("http")
+            .authority(defaults.authority.clone())
+            .path_and_query(path)
+            .build()
+            .map_err(|e| Status::internal(format!("the request's path is not one: {e}")))?;
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.entry(USER_AGENT).or_insert_with(|| defaults.user_agent.clone());
+        let timeout = headers.get(GRPC_TIMEOUT).map(parse_timeout).transpose()?;
+        let options = extensions.get::<CallOptions>().copied().unwrap_or_default();
+        Ok(Self {
+            uri,
+            headers,
+            wait_for_ready: options.wait_for_ready.unwrap_or(defaults.wait_for_ready),
+            timeout: timeout.filter(|t| *t < TIMEOUT_MAX),
+            started: Instant::now(),
+        })
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.uri.path()
+    }
+
+    /// When the call has to be over.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.timeout.map(|t| self.started + t)
+    }
+
+    /// The head of one attempt at `now`: the server is told the time that is left.
+    pub(crate) fn attempt(
+        &self,
+        metadata: Option<(HeaderName, HeaderValue)>,
+        now: Instant,
+    ) -> Request<()> {
+        let mut request = Request::new(());
+        *request.method_mut() = http::Method::POST;
+        *request.version_mut() = http::Version::HTTP_2;
+        *request.uri_mut() = self.uri.clone();
+        let mut headers = self.headers.clone();
+        if let Some((name, value)) = metadata {
+            headers.insert(name, value);
+        }
+        if let Some(timeout) = self.timeout {
+            let spent = now.saturating_duration_since(self.started);
+            if spent > TIMEOUT_SLACK {
+                let mut left = write_timeout(timeout.saturating_sub(spent));
+                // Never the same twice, so it has no place in the connection's header table.
+                left.set_sensitive(true);
+                headers.insert(GRPC_TIMEOUT, left);
+            }
+        }
+        *request.headers_mut() = headers;
+        request
+    }
+}
+
+/// At most 8 digits and a unit
+/// (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
+fn parse_timeout(value: &HeaderValue) -> Result<Duration, Status> {
+    let parse = || {
+        let text = value.to_str().ok()?;
+        let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+        if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let n: u64 = digits.parse().ok()?;
+        Some(match unit {
+            "H" => Duration::from_secs(n * 3600),
+            "M" => Duration::from_secs(n * 60),
+            "S" => Duration::from_secs(n),
+            "m" => Duration::from_millis(n),
+            "u" => Duration::from_micros(n),
+            "n" => Duration::from_nanos(n),
+            _ => return None,
+        })
+    };
+    parse().ok_or_else(|| {
+        Status::internal(format!(
+            "grpc-timeout: expected at most 8 digits and one of H M S m u n, got {value:?}"
+        ))
+    })
+}
+
+/// The finest unit in which the time fits 8 digits.
+fn write_timeout(left: Duration) -> HeaderValue {
+    const DIGITS_MAX: u128 = 99_999_999;
+    let units = [(1, 'n'), (1_000, 'u'), (1_000_000, 'm'), (1_000_000_000, 'S')];
+    let ns = left.as_nanos().max(1);
+    let (n, unit) = units
+        .into_iter()
+        .map(|(size, unit)| (ns.div_ceil(size), unit))
+        .find(|(n, _)| *n <= DIGITS_MAX)
+        .unwrap_or((ns.div_ceil(3_600_000_000_000).min(DIGITS_MAX), 'H'));
+    HeaderValue::try_from(format!("{n}{unit}")).expect("digits and a letter are a header value")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_read_as_grpc_writes_it() {
+        let parse = |s: &str| parse_timeout(&HeaderValue::from_str(s).unwrap());
+        let good = [
+            ("1H", Duration::from_secs(3600)),
+            ("2M", Duration::from_secs(120)),
+            ("3S", Duration::from_secs(3)),
+            ("99999999m", Duration::from_millis(99_999_999)),
+            ("5u", Duration::from_micros(5)),
+            ("0n", Duration::ZERO),
+        ];
+        for (text, want) in good {
+            assert_eq!(parse(text).unwrap(), want, "{text}");
+        }
+        for text in ["", "S", "1", "1x", "-1S", "+1S", "123456789m", "1.5S", "1 S"] {
+            let error = parse(text).unwrap_err();
+            assert_eq!(error.code(), tonic::Code::Internal, "{text:?}");
+            assert!(error.message().contains("expected at most 8 digits"), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_is_written_in_the_finest_unit_that_fits_and_never_as_zero() {
+        let cases = [
+            (Duration::ZERO, "1n"),
+            (Duration::from_nanos(99_999_999), "99999999n"),
+            (Duration::from_millis(100), "100000u"),
+            (Duration::from_secs(99), "99000000u"),
+            (Duration::from_secs(100), "100000m"),
+            (Duration::from_secs(200_000), "200000S"),
+            (Duration::from_secs(100_000_000), "27778H"),
+        ];
+        for (left, want) in cases {
+            assert_eq!(write_timeout(left), want, "{left:?}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The response's body: what the server sends, the call's deadline, and what has to happen once
+//! when it ends.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use evenkeel_core::CallOutcome;
+use h2::RecvStream;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::{failure, feedback::Feedback, outgoing::Pump};
+use crate::{edge::Status, transport::StreamSlot};
+
+/// What a call holds on to until its last byte.
+pub(crate) struct Held {
+    pub(crate) slot: StreamSlot,
+    pub(crate) feedback: Feedback,
+    pub(crate) pump: Option<Pump>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// The body of a response. Dropping it before its end cancels the call.
+pub struct ResponseBody {
+    stream: RecvStream,
+    held: Option<Held>,
+    /// Made only when the body has to wait: most responses arrive in one piece.
+    timer: Option<Pin<Box<Sleep>>>,
+    has_status: bool,
+    data_began: bool,
+    data_ended: bool,
+}
+
+impl ResponseBody {
+    /// The body of a response whose head has a `grpc-status` already, or not.
+    pub(crate) fn new(stream: RecvStream, held: Held, has_status: bool) -> Self {
+        let (held, timer) = (Some(held), None);
+        Self { stream, held, timer, has_status, data_began: false, data_ended: false }
+    }
+
+    fn finish(&mut self, outcome: CallOutcome) {
+        if let Some(mut held) = self.held.take() {
+            held.feedback.finish(outcome);
+        }
+    }
+
+    fn broken(&mut self, error: &h2::Error) -> Status {
+        let status = match &self.held {
+            Some(Held { pump: Some(pump), .. }) if pump.error().is_some() => {
+                pump.error().cloned().unwrap_or_else(|| Status::internal("request body failed"))
+            }
+            Some(held) => failure::status(error, &held.slot.transport),
+            None => Status::internal(format!("the response was read after its end: {error}")),
+        };
+        self.finish(CallOutcome::Failed);
+        status
+    }
+
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.held.is_none() {
+            return Poll::Ready(None);
+        }
+        if !self.data_ended {
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    // Handing the bytes on is what frees the window: a slow reader slows the
+                    // server, not our memory. Fails only on a stream that is gone, whose error
+                    // the next poll brings.
+                    let _ = self.stream.flow_control().release_capacity(data.len());
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(self.broken(&error)))),
+                None => self.data_ended = true,
+            }
+        }
+        match ready!(self.stream.poll_trailers(cx)) {
+            Ok(trailers) => {
+                let status = trailers.as_ref().and_then(grpc_status);
+                if status.is_none() && !self.has_status {
+                    return Poll::Ready(Some(Err(self.without_status())));
+                }
+                self.finish(CallOutcome::Finished(status));
+                Poll::Ready(trailers.map(|t| Ok(Frame::trailers(t))))
+            }
+            Err(error) => Poll::Ready(Some(Err(self.broken(&error)))),
+        }
+    }
+
+    /// A stream that ends cleanly and says nothing of success is what a proxy leaves of a call.
+    fn without_status(&mut self) -> Status {
+        let address = self.held.as_ref().map(|h| h.slot.transport.address.to_string());
+        self.finish(CallOutcome::Finished(None));
+        let address = address.unwrap_or_default();
+        Status::unknown(format!("{address}: expected trailers with grpc-status, got none"))
+    }
+
+    /// A stream that always has something to say must not outlive its deadline either.
+    fn is_late(&mut self) -> bool {
+        let again = std::mem::replace(&mut self.data_began, true);
+        let deadline = self.held.as_ref().and_then(|held| held.deadline);
+        again && deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        let Some(held) = &self.held else { return Poll::Pending };
+        let (Some(deadline), Some(timeout)) = (held.deadline, held.timeout) else {
+            return Poll::Pending;
+        };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        ready!(timer.as_mut().poll(cx));
+        let waited_for = failure::waiting_for(&held.slot.transport.address);
+        self.finish(CallOutcome::Failed);
+        Poll::Ready(failure::deadline_exceeded(timeout, &waited_for))
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        if (this.data_ended || !this.is_late())
+            && let Poll::Ready(frame) = this.poll_inner(cx)
+        {
+            return Poll::Ready(frame);
+        }
+        this.poll_deadline(cx).map(|status| Some(Err(status)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.held.is_none() || self.stream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+impl std::fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseBody").field("ended", &self.held.is_none()).finish()
+    }
+}
+
+/// The `grpc-status` in headers or trailers.
+pub(crate) fn grpc_status(headers: &HeaderMap) -> Option<u8> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}

@@ -1,0 +1,417 @@
+//! The channel's driver: the one task that owns the engine. It turns what resolvers and
+//! connections report into inputs, does what the engine puts out, and publishes one snapshot per
+//! turn. Calls never talk to it, except to wake it from IDLE.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use evenkeel_core::{
+    Address, Backoff, ConnectivityState, Engine, EngineOptions, Output, Picker, PolicyConfig,
+    ResolverError, ResolverFactory, Status, SubchannelId, Target,
+    observe::{Event, Recorder},
+};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot, watch},
+    task::{AbortHandle, JoinError, JoinSet},
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    channel::{Shared, Snapshot},
+    resolving::{Answer, Inbox},
+    transport::{Connection, ConnectionEvent, End, EventKind, Transport, TransportOptions},
+};
+
+/// Connection events that may wait for the driver; connections wait when there are more.
+const EVENTS_MAX: usize = 1024;
+/// Commands that may wait for the driver.
+const COMMANDS_MAX: usize = 16;
+/// The longest keepalive time that `too_many_pings` leads to.
+const KEEPALIVE_TIME_MAX: Duration = Duration::from_secs(2 * 60 * 60);
+/// Useless connections in a row after which a subchannel has to back off. The first is forgiven: a
+/// server that restarts may hang up once, and is there again at once.
+const USELESS_MAX: u32 = 2;
+
+/// What the builder knows and only the driver needs.
+pub(crate) struct DriverOptions {
+    pub(crate) target: Target,
+    pub(crate) resolver: Arc<dyn ResolverFactory>,
+    pub(crate) seed: u64,
+    pub(crate) default_policy: PolicyConfig,
+    pub(crate) backoff: Backoff,
+    pub(crate) transport: TransportOptions,
+    pub(crate) recorder: Arc<dyn Recorder>,
+    pub(crate) runtime: Handle,
+}
+
+/// What a [`crate::Channel`] asks of its driver.
+pub(crate) enum Command {
+    ExitIdle,
+    Shutdown { grace: Duration, done: oneshot::Sender<()> },
+}
+
+/// The connection of one subchannel, as the driver keeps it.
+struct Link {
+    number: u64,
+    generation: u32,
+    task: AbortHandle,
+    transport: Option<Arc<Transport>>,
+}
+
+/// Connections of one subchannel, the latest ones in a row, that were of no use.
+struct Useless {
+    generation: u32,
+    count: u32,
+    ended_at_ns: u64,
+    /// Why the latest one ended, until the subchannel has backed off for it.
+    owed: Option<String>,
+}
+
+struct Driver {
+    engine: Engine,
+    shared: Arc<Shared>,
+    options: DriverOptions,
+    events: mpsc::Sender<ConnectionEvent>,
+    connections: JoinSet<()>,
+    /// By subchannel index.
+    links: BTreeMap<u32, Link>,
+    useless: BTreeMap<u32, Useless>,
+    /// By connection number, for as long as the connection lives: it may outlive its subchannel.
+    addresses: BTreeMap<u64, Address>,
+    next_number: u64,
+    cut: watch::Sender<bool>,
+    inbox: Arc<Inbox>,
+    resolver_task: JoinSet<()>,
+    resolver_answered: bool,
+    published: Option<(ConnectivityState, Arc<dyn Picker>)>,
+    /// The published snapshot has connections that are gone, or lacks one that is there.
+    links_changed: bool,
+}
+
+/// Starts the driver's task. It ends with the last sender of commands.
+pub(crate) fn spawn(shared: Arc<Shared>, options: DriverOptions) -> mpsc::Sender<Command> {
+    let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+    let (events, event_receiver) = mpsc::channel(EVENTS_MAX);
+    let engine = Engine::new(EngineOptions {
+        seed: options.seed,
+        backoff: options.backoff,
+        default_policy: options.default_policy.clone(),
+    });
+    let runtime = options.runtime.clone();
+    let driver = Driver {
+        engine,
+        shared,
+        options,
+        events,
+        connections: JoinSet::new(),
+        links: BTreeMap::new(),
+        useless: BTreeMap::new(),
+        addresses: BTreeMap::new(),
+        next_number: 0,
+        cut: watch::Sender::new(false),
+        inbox: Arc::new(Inbox::default()),
+        resolver_task: JoinSet::new(),
+        resolver_answered: false,
+        published: None,
+        links_changed: false,
+    };
+    runtime.spawn(driver.run(receiver, event_receiver));
+    commands
+}
+
+impl Driver {
+    async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut events: mpsc::Receiver<ConnectionEvent>,
+    ) {
+        let inbox = self.inbox.clone();
+        let mut done = None;
+        loop {
+            let timeout = self.engine.poll_timeout().map(|ns| self.instant(ns));
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::ExitIdle) => self.exit_idle(),
+                    Some(Command::Shutdown { grace, done: tell }) => {
+                        done = Some((grace, tell));
+                        break;
+                    }
+                    None => break,
+                },
+                Some(event) = events.recv() => {
+                    self.connection_event(event);
+                    // All that is there now belongs to one turn and one snapshot.
+                    while let Ok(event) = events.try_recv() {
+                        self.connection_event(event);
+                    }
+                }
+                answer = inbox.answer() => self.answered(answer),
+                Some(ended) = self.resolver_task.join_next(), if !self.resolver_task.is_empty() =>
+                    self.resolver_ended(ended),
+                () = at(timeout) => self.engine.handle_timeout(self.shared.now_ns()),
+                Some(_) = self.connections.join_next(), if !self.connections.is_empty() =>
+                    continue, // its last event says all
+            }
+            self.turn();
+        }
+        self.close(done, events).await;
+    }
+
+    /// The end: resolvers stop, connections drain until their last stream ends, or `grace` is over.
+    async fn close(
+        mut self,
+        done: Option<(Duration, oneshot::Sender<()>)>,
+        mut events: mpsc::Receiver<ConnectionEvent>,
+    ) {
+        self.resolver_task.abort_all();
+        let status = Status::unavailable("the channel was shut down");
+        self.shared.close(&status);
+        self.options.recorder.record(&Event::ChannelState(ConnectivityState::Shutdown));
+        let links = std::mem::take(&mut self.links).into_values();
+        links.filter(|link| link.transport.is_none()).for_each(|link| link.task.abort());
+        let Some((grace, tell)) = done else {
+            // The connections end by themselves when their last stream does.
+            return self.connections.detach_all();
+        };
+        let mut grace = std::pin::pin!(tokio::time::sleep(grace));
+        while !self.connections.is_empty() {
+            tokio::select! {
+                _ = self.connections.join_next() => {}
+                Some(event) = events.recv() => record_end(&self.options, &self.addresses, &event),
+                () = &mut grace, if !*self.cut.borrow() => {
+                    self.cut.send_replace(true);
+                }
+            }
+        }
+        while let Ok(event) = events.try_recv() {
+            record_end(&self.options, &self.addresses, &event);
+        }
+        tell.send(()).ok();
+    }
+
+    /// Does what the engine puts out.
+    fn turn(&mut self) {
+        let mut publish = false;
+        while let Some(output) = self.engine.poll_output() {
+            match output {
+                Output::Connect { id, address } => self.connect(id, address),
+                Output::Disconnect { id } => self.disconnect(id),
+                Output::RequestResolution => self.inbox.request(),
+                Output::SubchannelState { address, state, error } => {
+                    let event =
+                        Event::SubchannelState { address: &address, state, error: error.as_ref() };
+                    self.options.recorder.record(&event);
+                }
+                Output::Publish { state, picker } => {
+                    self.published = Some((state, picker));
+                    publish = true;
+                }
+                _ => {}
+            }
+        }
+        // A snapshot keeps connections open, so one that is out of date is replaced even if the
+        // policy has nothing new to say.
+        if publish || std::mem::take(&mut self.links_changed) {
+            self.publish();
+        }
+    }
+
+    fn publish(&mut self) {
+        let Some((state, picker)) = &self.published else { return };
+        self.links_changed = false;
+        let len = self.links.last_key_value().map_or(0, |(&index, _)| index as usize + 1);
+        let mut transports = vec![None; len];
+        for (&index, link) in &self.links {
+            let ready = link.transport.as_ref().map(|t| (link.generation, t.clone()));
+            transports[index as usize] = ready;
+        }
+        let before = self.shared.state();
+        self.shared.publish(Snapshot { state: *state, picker: picker.clone(), transports });
+        if before != *state {
+            self.options.recorder.record(&Event::ChannelState(*state));
+        }
+    }
+
+    fn exit_idle(&mut self) {
+        if self.resolver_task.is_empty() {
+            match self.options.resolver.start(&self.options.target, self.inbox.clone()) {
+                Ok(task) => {
+                    self.resolver_task.spawn_on(task, &self.options.runtime);
+                }
+                Err(e) => {
+                    let status = Status::unavailable(e.to_string());
+                    self.answered(Answer::Error(ResolverError { status, expired: false }));
+                }
+            }
+        }
+        self.engine.exit_idle(self.shared.now_ns());
+    }
+
+    fn answered(&mut self, answer: Answer) {
+        let now = self.shared.now_ns();
+        match answer {
+            Answer::Update(update) => {
+                self.resolver_answered = true;
+                let addresses: Vec<Address> =
+                    update.endpoints.iter().map(|e| e.addresses()[0].clone()).collect();
+                self.options.recorder.record(&Event::ResolverUpdate { addresses: &addresses });
+                let policy = update.service_config.as_ref().and_then(|c| c.policy.as_ref());
+                self.engine.resolver_update(now, &update.endpoints, policy);
+            }
+            Answer::Error(error) => {
+                self.resolver_answered = true;
+                tracing::debug!(target = %self.options.target, %error.status, "resolver error");
+                self.options.recorder.record(&Event::ResolverError(&error.status));
+                self.engine.resolver_error(now, &error);
+            }
+        }
+    }
+
+    /// A resolver may end when it has nothing more to find; but calls must not wait for an answer
+    /// that nobody will give.
+    fn resolver_ended(&mut self, ended: Result<(), JoinError>) {
+        // What it left in the mailbox comes first.
+        if let Some(answer) = self.inbox.take() {
+            self.answered(answer);
+        }
+        let why = match ended {
+            Ok(()) if self.resolver_answered => return,
+            Ok(()) => "the resolver ended without an answer",
+            Err(_) => "the resolver panicked; its last answer stays in use",
+        };
+        let status = Status::unavailable(why);
+        self.answered(Answer::Error(ResolverError { status, expired: false }));
+    }
+
+    fn connect(&mut self, id: SubchannelId, address: Address) {
+        if let Some(status) = self.back_off(id, &address) {
+            return self.engine.connect_failed(self.shared.now_ns(), id, status);
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        self.addresses.insert(number, address.clone());
+        let connection = Connection {
+            id,
+            number,
+            address,
+            options: self.options.transport,
+            queue: self.shared.queue.clone(),
+            events: self.events.clone(),
+            cut: self.cut.subscribe(),
+        };
+        let task = self.connections.spawn_on(connection.run(), &self.options.runtime);
+        let link = Link { number, generation: id.generation, task, transport: None };
+        self.links.insert(id.index, link);
+    }
+
+    fn disconnect(&mut self, id: SubchannelId) {
+        self.useless.remove(&id.index);
+        let Some(link) = self.links.remove(&id.index) else { return };
+        if link.transport.is_some() {
+            // It drains: the connection ends when no snapshot and no call has it any more.
+            self.links_changed = true;
+        } else {
+            self.addresses.remove(&link.number);
+            link.task.abort();
+        }
+    }
+
+    fn connection_event(&mut self, event: ConnectionEvent) {
+        let ConnectionEvent { id, number, .. } = event;
+        record_end(&self.options, &self.addresses, &event);
+        if matches!(event.kind, EventKind::Failed(_) | EventKind::Closed { .. }) {
+            self.addresses.remove(&number);
+        }
+        if let EventKind::Draining { too_many_pings: true, .. } = event.kind {
+            self.slow_down_keepalive();
+        }
+        let now = self.shared.now_ns();
+        let Some(link) = self.links.get_mut(&id.index).filter(|link| link.number == number) else {
+            return; // an older connection of this subchannel, or of one that is gone
+        };
+        match event.kind {
+            EventKind::Ready(transport) => {
+                link.transport = Some(transport);
+                self.links_changed = true;
+                self.engine.connected(now, id);
+            }
+            EventKind::Failed(status) => {
+                self.links.remove(&id.index);
+                self.engine.connect_failed(now, id, status);
+            }
+            EventKind::Draining { end, .. } | EventKind::Closed { end, .. } => {
+                self.links.remove(&id.index);
+                self.links_changed = true;
+                self.note_use(id, end);
+                self.engine.disconnected(now, id);
+            }
+        }
+    }
+
+    /// Why the next attempt has to wait although the last one made a READY connection. The engine's
+    /// backoff starts anew with each of those, so a server that greets and hangs up would be
+    /// connected to as fast as the network allows.
+    fn back_off(&mut self, id: SubchannelId, address: &Address) -> Option<Status> {
+        let now = self.shared.now_ns();
+        let useless = self.useless.get_mut(&id.index)?;
+        let recent = now.saturating_sub(useless.ended_at_ns) < self.options.backoff.initial_ns;
+        if useless.generation != id.generation || useless.count < USELESS_MAX || !recent {
+            return None;
+        }
+        let (count, reason) = (useless.count, useless.owed.take()?);
+        Some(Status::unavailable(format!(
+            "{address} hung up {count} times in a row before it answered a call: {reason}"
+        )))
+    }
+
+    fn note_use(&mut self, id: SubchannelId, end: End) {
+        if !end.useless {
+            self.useless.remove(&id.index);
+            return;
+        }
+        let generation = id.generation;
+        let before = self.useless.remove(&id.index).filter(|u| u.generation == generation);
+        let count = before.map_or(1, |u| u.count.saturating_add(1));
+        let (ended_at_ns, owed) = (self.shared.now_ns(), Some(end.reason));
+        self.useless.insert(id.index, Useless { generation, count, ended_at_ns, owed });
+    }
+
+    /// gRFC A8: a server that says `too_many_pings` gets half as many.
+    fn slow_down_keepalive(&mut self) {
+        if let Some(keepalive) = &mut self.options.transport.keepalive {
+            keepalive.time = (keepalive.time * 2).min(KEEPALIVE_TIME_MAX);
+            tracing::warn!(
+                target = %self.options.target, time = ?keepalive.time,
+                "the server says too_many_pings; the keepalive time is doubled"
+            );
+        }
+    }
+
+    fn instant(&self, ns: u64) -> Instant {
+        self.shared.epoch + Duration::from_nanos(ns)
+    }
+}
+
+/// Tells observers of a drain or an end, also when the driver has long forgotten the subchannel.
+fn record_end(
+    options: &DriverOptions,
+    addresses: &BTreeMap<u64, Address>,
+    event: &ConnectionEvent,
+) {
+    let Some(address) = addresses.get(&event.number) else { return };
+    match &event.kind {
+        EventKind::Draining { .. } => options.recorder.record(&Event::Draining { address }),
+        EventKind::Closed { streams_open, end } => {
+            let (reason, streams_open) = (end.reason.as_str(), u64::from(*streams_open));
+            options.recorder.record(&Event::Disconnected { address, reason, streams_open });
+        }
+        EventKind::Ready(_) | EventKind::Failed(_) => {}
+    }
+}
+
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}

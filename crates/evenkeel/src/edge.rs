@@ -1,0 +1,20 @@
+//! The one place where tonic's types meet ours. Everything else names them through this module, so
+//! that a new tonic version is a change in one file.
+
+use evenkeel_core as core;
+
+/// The body of a request, as generated clients send it.
+pub(crate) type RequestBody = tonic::body::Body;
+/// The error of a call.
+pub(crate) type Status = tonic::Status;
+pub(crate) use tonic::Code;
+
+/// A core status with the target in front, as a caller sees it.
+pub(crate) fn status_of_target(target: &str, status: &core::Status) -> Status {
+    Status::new(code(status.code), format!("target {target}: {}", status.message))
+}
+
+/// Core's codes have the wire's numbers.
+pub(crate) fn code(code: core::Code) -> Code {
+    Code::from_i32(code as i32)
+}

@@ -1,0 +1,34 @@
+//! A gRPC channel for tonic clients, with gRPC's own load balancing.
+//!
+//! Kubernetes balances connections and gRPC keeps one, so all calls of a client land on one pod.
+//! [`Channel`] resolves the target to all of its endpoints, connects to each, picks one per call,
+//! and never loses a call to a connection that ends politely. It is a `tower::Service` and goes
+//! under every generated tonic client:
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), evenkeel::BuildError> {
+//! let channel = evenkeel::Channel::builder("dns:///greeter.default:8000").build()?;
+//! // let mut client = GreeterClient::new(channel);
+//! # Ok(()) }
+//! ```
+//!
+//! Without a service config the policy is `round_robin`, where gRPC's default is `pick_first`: one
+//! connection is the problem that this crate is for.
+
+mod builder;
+mod call;
+mod channel;
+pub mod dns;
+mod driver;
+mod edge;
+mod literal;
+mod resolving;
+mod transport;
+
+pub use builder::{
+    Backoff, BuildError, CONNECT_TIMEOUT, ChannelBuilder, KEEPALIVE_TIME_MIN, Keepalive,
+};
+pub use call::{CallFuture, ResponseBody};
+pub use channel::{Backend, CallOptions, Channel};
+pub use evenkeel_core as core;
+pub use evenkeel_core::ConnectivityState;

@@ -1,0 +1,97 @@
+//! Where a resolver leaves its answers and hears that new ones are wanted: a mailbox for one. A
+//! newer answer replaces one that the driver has not taken yet, so it can't overflow.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use evenkeel_core::{ResolverError, ResolverSink, ResolverUpdate};
+use tokio::sync::Notify;
+
+/// What a resolver reported.
+pub(crate) enum Answer {
+    Update(ResolverUpdate),
+    Error(ResolverError),
+}
+
+#[derive(Default)]
+struct Requests {
+    wanted: bool,
+    waker: Option<Waker>,
+}
+
+/// See the module's head.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    latest: Mutex<Option<Answer>>,
+    arrived: Notify,
+    requests: Mutex<Requests>,
+}
+
+impl Inbox {
+    /// The next answer.
+    pub(crate) async fn answer(&self) -> Answer {
+        loop {
+            let arrived = self.arrived.notified();
+            if let Some(answer) = self.take() {
+                return answer;
+            }
+            arrived.await;
+        }
+    }
+
+    /// The next answer, if it is there already.
+    pub(crate) fn take(&self) -> Option<Answer> {
+        lock(&self.latest).take()
+    }
+
+    /// Asks the resolver to look again.
+    pub(crate) fn request(&self) {
+        let waker = {
+            let mut requests = lock(&self.requests);
+            requests.wanted = true;
+            requests.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn put(&self, answer: Answer) {
+        *lock(&self.latest) = Some(answer);
+        self.arrived.notify_one();
+    }
+}
+
+impl ResolverSink for Inbox {
+    fn update(&self, update: ResolverUpdate) {
+        self.put(Answer::Update(update));
+    }
+
+    fn error(&self, error: ResolverError) {
+        // A list that the driver has not seen yet is worth more than the news that there is no
+        // newer one.
+        let mut latest = lock(&self.latest);
+        if !error.expired && matches!(*latest, Some(Answer::Update(_))) {
+            return;
+        }
+        *latest = Some(Answer::Error(error));
+        drop(latest);
+        self.arrived.notify_one();
+    }
+
+    fn poll_requested(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut requests = lock(&self.requests);
+        if std::mem::take(&mut requests.wanted) {
+            return Poll::Ready(());
+        }
+        requests.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// No code that holds these locks can panic; should it ever, the data is whole all the same.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

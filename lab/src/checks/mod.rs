@@ -1,0 +1,33 @@
+//! The promises of the examples, each as a function from what was seen to a verdict.
+//!
+//! They are pure: a phase collects, a check judges, and tests feed made-up reports to see each of
+//! them fail. A check that saw nothing to judge (no kill, no drain, no call) fails; silence is not
+//! success.
+
+use serde::Serialize;
+
+mod faults;
+mod shares;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use faults::{
+    Dead, Hung, aged, failures_within_open_streams, failures_within_sent, none_after_eof,
+    only_unavailable_from, out_of_rotation,
+};
+pub(crate) use shares::{
+    all_served_within, back_within, drained_cleanly, even_shares, none_failed, one_gets_all,
+    only_left_serves, replaced,
+};
+
+/// One verdict.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Check {
+    /// Stable: scripts may look for it.
+    pub(crate) id: &'static str,
+    pub(crate) holds: bool,
+    pub(crate) expected: String,
+    pub(crate) seen: String,
+    /// The one flag or setting that makes it fail.
+    pub(crate) breaks: &'static str,
+}

@@ -1,0 +1,278 @@
+//! The command line: `lab doctor | list | run`.
+//!
+//! Exit codes: 0 all checks hold, 1 a check failed, 2 could not run (bad usage included, which is
+//! clap's own code for it).
+
+use std::{ffi::OsString, io::Write as _, process::ExitCode, sync::Arc};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    doctor,
+    error::LabError,
+    examples::{self, Example, Phase},
+    list, reexec,
+    report::{RunReport, json, text},
+    run::{self, Run},
+};
+
+const FAILED: u8 = 1;
+const COULD_NOT_RUN: u8 = 2;
+
+/// Runs and measures gRPC load-balancing examples with real processes on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "lab", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Says whether this machine can run the examples, and what to do if not
+    Doctor {
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Lists the examples and their phases
+    List {
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Runs examples and checks their promises
+    Run(RunArgs),
+}
+
+#[derive(Args, Debug)]
+struct RunArgs {
+    /// Names or numbers, as `lab list` shows them
+    #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "EXAMPLE")]
+    examples: Vec<String>,
+    /// Every example
+    #[arg(long)]
+    all: bool,
+    /// Only this phase of each example; may be repeated
+    #[arg(long, value_name = "PHASE")]
+    phase: Vec<String>,
+    /// Keep the run's folder (the children's logs and reports) and print its path
+    #[arg(long)]
+    keep: bool,
+    /// How to print the results
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON document on stdout
+    Json,
+}
+
+type Chosen = Vec<(&'static Example, Vec<&'static Phase>)>;
+
+/// Runs the lab with `arguments`, the first of which is the program's name.
+///
+/// `lab greeter …` and `lab client …` become the service of that name; the lab starts its children
+/// so. Never panics on bad arguments: they are exit code 2 and a message.
+pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if let Some(ended) = reexec::become_child(&arguments) {
+        return ended;
+    }
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are successes; a broken pipe leaves nowhere to tell.
+            error.print().ok();
+            return if error.use_stderr() { COULD_NOT_RUN.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return could_not_run(&format!("can't start tokio: {error}")),
+    };
+    runtime.block_on(execute(cli.command))
+}
+
+async fn execute(command: Command) -> ExitCode {
+    match command {
+        Command::Doctor { output } => {
+            let findings = doctor::examine().await;
+            let printed = pick(output, || doctor::text(&findings), || json::print(&findings));
+            if let Err(error) = emit(&printed) {
+                return could_not_run(&error);
+            }
+            if findings.iter().all(|finding| finding.ok || !finding.required) {
+                ExitCode::SUCCESS
+            } else {
+                FAILED.into()
+            }
+        }
+        Command::List { output } => {
+            let rows = list::rows();
+            let printed = pick(output, || list::text(&rows), || json::print(&rows));
+            emit(&printed).map_or_else(|error| could_not_run(&error), |()| ExitCode::SUCCESS)
+        }
+        Command::Run(arguments) => match choose(&arguments) {
+            Ok(chosen) => run_chosen(&arguments, &chosen).await,
+            Err(message) => could_not_run(&message),
+        },
+    }
+}
+
+fn pick(output: Output, text: impl FnOnce() -> String, json: impl FnOnce() -> String) -> String {
+    match output {
+        Output::Text => text(),
+        Output::Json => json(),
+    }
+}
+
+/// Writes results to stdout. `print!` would panic when the reader is gone (`lab list | head -1`).
+fn emit(text: &str) -> Result<(), String> {
+    let written = std::io::stdout().lock().write_all(text.as_bytes());
+    written.map_err(|error| format!("can't write the results to stdout: {error}"))
+}
+
+async fn run_chosen(arguments: &RunArgs, chosen: &Chosen) -> ExitCode {
+    let run = match Run::new(arguments.keep) {
+        Ok(run) => Arc::new(run),
+        Err(error) => return could_not_run(&error.to_string()),
+    };
+    let outcome = tokio::select! {
+        outcome = run::play(&run, chosen) => outcome,
+        signal = interrupted() => Err(LabError::Interrupted(signal)),
+    };
+    // The phases are dropped by now, and with them every child was sent SIGKILL.
+    run.childless().await;
+    if arguments.keep {
+        run.progress().say("lab", &format!("kept {}", run.folder().display()));
+    }
+    match outcome {
+        Ok(report) => {
+            let printed = pick(arguments.output, || text::print(&report), || json::print(&report));
+            emit(&printed).map_or_else(|error| could_not_run(&error), |()| verdict(&report).into())
+        }
+        Err(error) => could_not_run(&error.to_string()),
+    }
+}
+
+fn verdict(report: &RunReport) -> u8 {
+    if report.holds { 0 } else { FAILED }
+}
+
+/// Completes on Ctrl-C, SIGTERM or a closed terminal, with the signal's name.
+async fn interrupted() -> &'static str {
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+        signal(SignalKind::hangup()),
+    ) else {
+        // Without handlers the default action ends the lab, and the kernel its children.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+        _ = hangup.recv() => "SIGHUP",
+    }
+}
+
+/// The examples and phases that the arguments name, each example once.
+fn choose(arguments: &RunArgs) -> Result<Chosen, String> {
+    let mut examples: Vec<&'static Example> = Vec::new();
+    if arguments.all {
+        examples.extend(examples::ALL);
+    }
+    for word in &arguments.examples {
+        let example = examples::find(word)?;
+        if examples.iter().all(|other| other.name != example.name) {
+            examples.push(example);
+        }
+    }
+    let wanted = &arguments.phase;
+    for name in wanted {
+        let known: Vec<&str> = phases_of(&examples).map(|phase| phase.name).collect();
+        if !known.contains(&name.as_str()) {
+            return Err(format!("unknown phase \"{name}\"; known are {}", known.join(", ")));
+        }
+    }
+    let of_example = |example: &'static Example| {
+        let phases = example.phases.iter();
+        let taken =
+            phases.filter(|phase| wanted.is_empty() || wanted.iter().any(|w| w == phase.name));
+        (example, taken.collect())
+    };
+    Ok(examples.into_iter().map(of_example).collect())
+}
+
+fn phases_of(examples: &[&'static Example]) -> impl Iterator<Item = &'static Phase> {
+    examples.iter().flat_map(|example| example.phases)
+}
+
+fn could_not_run(message: &str) -> ExitCode {
+    eprintln!("lab: could not run: {message}");
+    COULD_NOT_RUN.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(arguments: &[&str]) -> Result<Vec<(&'static str, Vec<&'static str>)>, String> {
+        let cli = Cli::try_parse_from(["lab", "run"].iter().chain(arguments));
+        let Command::Run(arguments) = cli.expect("valid usage").command else {
+            panic!("run was asked for")
+        };
+        let names = |(example, phases): (&'static Example, Vec<&'static Phase>)| {
+            (example.name, phases.iter().map(|phase| phase.name).collect())
+        };
+        Ok(choose(&arguments)?.into_iter().map(names).collect())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn numbers_are_aliases_and_an_example_runs_once() {
+        let by_name: Vec<_> =
+            chosen(&["baseline", "round-robin"]).unwrap().iter().map(|(name, _)| *name).collect();
+        assert_eq!(by_name, ["baseline", "round-robin"]);
+        assert_eq!(chosen(&["0", "1", "baseline"]).unwrap(), chosen(&["--all"]).unwrap());
+    }
+
+    #[test]
+    fn a_phase_can_be_chosen_and_an_unknown_one_is_told_with_the_known() {
+        assert_eq!(chosen(&["1", "--phase", "kill"]).unwrap(), [("round-robin", vec!["kill"])]);
+        let message = chosen(&["0", "--phase", "kill"]).expect_err("baseline kills nothing");
+        assert!(message.contains("\"kill\"; known are round_robin, pick_first"), "{message}");
+    }
+
+    #[test]
+    fn a_failed_check_is_exit_1() {
+        let report = |holds| RunReport {
+            schema: "",
+            version: "",
+            started_unix_s: 0.0,
+            wall_s: 0.0,
+            cpus: 1,
+            holds,
+            examples: Vec::new(),
+        };
+        assert_eq!((verdict(&report(true)), verdict(&report(false))), (0, 1));
+    }
+
+    #[test]
+    fn run_without_examples_is_a_usage_error() {
+        for bad in [&["lab", "run"][..], &["lab", "run", "0", "--all"], &["lab", "fly"]] {
+            assert_eq!(Cli::try_parse_from(bad).expect_err("bad usage").exit_code(), 2);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Example 1: a headless Service. The client learns every pod from DNS and takes turns.
+
+use super::{Example, Phase};
+
+mod age;
+mod hang;
+mod kill;
+mod rolling;
+mod scale;
+mod steady;
+
+pub(crate) static EXAMPLE: Example = Example {
+    number: 1,
+    name: "round-robin",
+    title: "a headless Service: the client knows every pod and takes turns",
+    control_plane: "DNS",
+    policy: "round_robin",
+    real: &["the greeter processes", "the client", "every DNS message", "every fault"],
+    doubles: &["CoreDNS and kubelet (an authoritative hickory server that the lab feeds)"],
+    picture: "\
+\x20 client ---- HTTP/2 ----> greeter 1   1/3
+    | \\______ HTTP/2 ----> greeter 2   1/3
+    |  \\_____ HTTP/2 ----> greeter 3   1/3
+    | A greeter? every ready pod, TTL 5 s
+    v
+   DNS
+
+  knows the endpoints: the client, from DNS    picks: the client, per call
+  HTTP/2 ends: client and greeter              survives: losing DNS (the last list stays),
+                                               losing a greeter (but its calls in flight)",
+    phases: &[
+        Phase {
+            name: "steady",
+            what: "3 backends, nothing happens",
+            calls_per_s: 700,
+            seconds: 7,
+            play: |run, name| Box::pin(steady::play(run, name)),
+        },
+        Phase {
+            name: "scale",
+            what: "3 backends, down to 1, up to 4, connection age off",
+            calls_per_s: 200,
+            seconds: 22,
+            play: |run, name| Box::pin(scale::play(run, name)),
+        },
+        Phase {
+            name: "age",
+            what: "3 backends that end each connection after 5 s",
+            calls_per_s: 700,
+            seconds: 16,
+            play: |run, name| Box::pin(age::play(run, name)),
+        },
+        Phase {
+            name: "kill",
+            what: "kill -9 of one of 3, back on its address after 1.5 s",
+            calls_per_s: 500,
+            seconds: 8,
+            play: |run, name| Box::pin(kill::play(run, name)),
+        },
+        Phase {
+            name: "rolling",
+            what: "each of 3 pods is replaced, with drain",
+            calls_per_s: 1000,
+            seconds: 23,
+            play: |run, name| Box::pin(rolling::play(run, name)),
+        },
+        Phase {
+            name: "hang",
+            what: "SIGSTOP of one of 3 for 5 s: its TCP stays alive",
+            calls_per_s: 500,
+            seconds: 12,
+            play: |run, name| Box::pin(hang::play(run, name)),
+        },
+    ],
+};
+
+/// The phase `name` of this example.
+fn phase(name: &str) -> &'static Phase {
+    let found = EXAMPLE.phases.iter().find(|phase| phase.name == name);
+    found.expect("each room of this example names its own phase")
+}

@@ -1,0 +1,28 @@
+//! The one-machine lab: real greeter and client processes, real DNS messages, real faults, and the
+//! checks that say whether an example keeps its promises.
+//!
+//! It is a program, not a test harness: somebody who has never seen the project runs one command
+//! and reads what happened. So every figure comes from outside the processes it judges or from the
+//! client's own counters, and nothing is played but the cluster around them (DNS, the ClusterIP).
+
+mod blocks;
+mod checks;
+mod cli;
+mod client;
+mod clock;
+mod dns;
+mod doctor;
+mod error;
+mod examples;
+mod faults;
+mod fleet;
+mod l4;
+mod list;
+mod process;
+mod progress;
+mod reexec;
+mod report;
+mod run;
+mod stage;
+
+pub use cli::main_from;

@@ -1,0 +1,131 @@
+//! Child processes that can't outlive the lab.
+//!
+//! `tokio::process::Child` alone signals by pid, which may belong to somebody else once the child
+//! is reaped, and its drop does not wait. Here each child has a pidfd, which names this process
+//! and no other, and a task that reaps it; the [`Nursery`] knows when the last one is gone.
+
+use std::{io, os::fd::OwnedFd, process::ExitStatus, time::Duration};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::{
+    process::{Child, ChildStderr, ChildStdout, Command},
+    sync::{oneshot, watch},
+};
+
+/// Starts children and waits until all are gone.
+#[derive(Debug)]
+pub(crate) struct Nursery {
+    alive: watch::Sender<()>,
+}
+
+/// One running child; dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pidfd: OwnedFd,
+    exit: watch::Receiver<Option<ExitStatus>>,
+    _leash: oneshot::Sender<()>,
+}
+
+/// A child with the ends of its pipes, as far as the command asked for them.
+#[derive(Debug)]
+pub(crate) struct Spawned {
+    pub(crate) process: Process,
+    pub(crate) stdout: Option<ChildStdout>,
+    pub(crate) stderr: Option<ChildStderr>,
+}
+
+impl Nursery {
+    pub(crate) fn new() -> Self {
+        Self { alive: watch::Sender::new(()) }
+    }
+
+    /// Starts `command` in a process group of its own, so that a terminal's Ctrl-C reaches the lab
+    /// alone and the lab decides in which order things end.
+    pub(crate) fn spawn(&self, command: &mut Command) -> io::Result<Spawned> {
+        let mut child = command.kill_on_drop(true).process_group(0).spawn()?;
+        let stdout = child.stdout.take();
+        let stderr = child.stderr.take();
+        // Not reaped yet, so the pid still names this child.
+        let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        let pid = pid.ok_or_else(|| io::Error::other("the child ended before it was watched"))?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        let (leash, released) = oneshot::channel();
+        let (exited, exit) = watch::channel(None);
+        tokio::spawn(reap(child, released, exited, self.alive.subscribe()));
+        Ok(Spawned { process: Process { pidfd, exit, _leash: leash }, stdout, stderr })
+    }
+
+    /// Completes when no child is left.
+    pub(crate) async fn empty(&self) {
+        self.alive.closed().await;
+    }
+}
+
+impl Process {
+    /// Sends `signal`; `false` when the process is gone.
+    pub(crate) fn signal(&self, signal: Signal) -> bool {
+        self.exit.borrow().is_none() && pidfd_send_signal(&self.pidfd, signal).is_ok()
+    }
+
+    /// The exit status as soon as there is one, or `None` after `limit`.
+    pub(crate) async fn exited(&self, limit: Duration) -> Option<ExitStatus> {
+        let mut exit = self.exit.clone();
+        let gone = exit.wait_for(Option::is_some);
+        tokio::time::timeout(limit, gone).await.ok()?.ok().and_then(|status| *status)
+    }
+
+    /// The exit status if the process has ended.
+    pub(crate) fn status(&self) -> Option<ExitStatus> {
+        *self.exit.borrow()
+    }
+}
+
+async fn reap(
+    mut child: Child,
+    released: oneshot::Receiver<()>,
+    exited: watch::Sender<Option<ExitStatus>>,
+    _alive: watch::Receiver<()>,
+) {
+    let status = tokio::select! {
+        status = child.wait() => status,
+        _ = released => {
+            // SIGKILL also ends a process that SIGSTOP holds; it fails only if the child is gone.
+            child.start_kill().ok();
+            child.wait().await
+        }
+    };
+    exited.send_replace(status.ok());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn sleeper() -> Command {
+        let mut command = Command::new("sleep");
+        command.arg("60");
+        command
+    }
+
+    #[tokio::test]
+    async fn dropping_a_process_kills_even_a_stopped_one_and_empties_the_nursery() {
+        let nursery = Nursery::new();
+        let child = nursery.spawn(&mut sleeper()).unwrap().process;
+        assert!(child.signal(Signal::STOP));
+        drop(child);
+        tokio::time::timeout(LIMIT, nursery.empty()).await.expect("the child is reaped");
+    }
+
+    #[tokio::test]
+    async fn tells_the_exit_status_and_refuses_signals_to_the_dead() {
+        let nursery = Nursery::new();
+        let child = nursery.spawn(&mut sleeper()).unwrap().process;
+        assert!(child.status().is_none());
+        assert!(child.signal(Signal::TERM));
+        let status = child.exited(LIMIT).await.expect("SIGTERM ends sleep");
+        assert!(!status.success());
+        assert!(!child.signal(Signal::KILL));
+    }
+}

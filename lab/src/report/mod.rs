@@ -1,0 +1,199 @@
+//! What a run found, as one document: the JSON output is this structure (keys in lab/README.md),
+//! and the text output is printed from it, so that neither can say what the other does not know.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{
+    checks::Check,
+    client::{Latency, Report, Slot},
+    examples::Example,
+};
+
+pub(crate) mod json;
+#[cfg(test)]
+mod tests;
+pub(crate) mod text;
+pub(crate) mod timeline;
+
+pub(crate) use timeline::Timeline;
+
+/// Changes when a key is renamed, removed, or changes its meaning; not when one is added.
+pub(crate) const SCHEMA: &str = "evenkeel-lab/1";
+
+/// A whole run.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct RunReport {
+    pub(crate) schema: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) started_unix_s: f64,
+    pub(crate) wall_s: f64,
+    pub(crate) cpus: usize,
+    pub(crate) holds: bool,
+    pub(crate) examples: Vec<ExampleReport>,
+}
+
+/// One example.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ExampleReport {
+    pub(crate) number: u8,
+    pub(crate) name: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) control_plane: &'static str,
+    pub(crate) policy: &'static str,
+    pub(crate) real: &'static [&'static str],
+    pub(crate) doubles: &'static [&'static str],
+    pub(crate) picture: &'static str,
+    pub(crate) holds: bool,
+    pub(crate) phases_not_run: Vec<&'static str>,
+    pub(crate) phases: Vec<PhaseReport>,
+}
+
+/// One phase.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct PhaseReport {
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    /// The client's command line, as far as it differs from the defaults.
+    pub(crate) client_flags: Vec<String>,
+    /// The greeters' environment, likewise.
+    pub(crate) greeter_env: BTreeMap<&'static str, String>,
+    pub(crate) lines: Vec<String>,
+    pub(crate) client: ClientFigures,
+    pub(crate) distributions: Vec<Distribution>,
+    pub(crate) figures: BTreeMap<&'static str, f64>,
+    pub(crate) timelines: Vec<Timeline>,
+    pub(crate) checks: Vec<Check>,
+}
+
+/// The client's totals.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ClientFigures {
+    pub(crate) wall_s: f64,
+    pub(crate) calls: u64,
+    pub(crate) ok: u64,
+    pub(crate) fail: u64,
+    pub(crate) shed: u64,
+    pub(crate) rate: f64,
+    pub(crate) by_code: BTreeMap<String, u64>,
+    pub(crate) latency_ms: Latency,
+    pub(crate) streams_open_at_eof: BTreeMap<String, u64>,
+    pub(crate) transparent_retries: u64,
+    pub(crate) cpu_s: f64,
+}
+
+/// Who answered how many calls, over the phase or a part of it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Distribution {
+    pub(crate) title: String,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// One backend; the latencies are `None` for a part of a phase.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) backend: String,
+    pub(crate) calls: u64,
+    pub(crate) share: f64,
+    pub(crate) p50_ms: Option<f64>,
+    pub(crate) p99_ms: Option<f64>,
+    pub(crate) max_ms: Option<f64>,
+}
+
+impl ExampleReport {
+    pub(crate) fn new(example: &Example, phases: Vec<PhaseReport>) -> Self {
+        let ran = |name: &str| phases.iter().any(|phase| phase.name == name);
+        let not_run = example.phases.iter().map(|phase| phase.name).filter(|name| !ran(name));
+        Self {
+            number: example.number,
+            name: example.name,
+            title: example.title,
+            control_plane: example.control_plane,
+            policy: example.policy,
+            real: example.real,
+            doubles: example.doubles,
+            picture: example.picture,
+            holds: phases.iter().all(PhaseReport::holds),
+            phases_not_run: not_run.collect(),
+            phases,
+        }
+    }
+}
+
+impl PhaseReport {
+    /// A report with the client's totals and nothing else yet.
+    pub(crate) fn new(name: &'static str, what: &'static str, report: &Report) -> Self {
+        Self {
+            name,
+            what,
+            client_flags: Vec::new(),
+            greeter_env: BTreeMap::new(),
+            lines: Vec::new(),
+            client: ClientFigures {
+                wall_s: report.wall_s,
+                calls: report.calls,
+                ok: report.ok,
+                fail: report.fail,
+                shed: report.shed,
+                rate: report.rate,
+                by_code: report.by_code.clone(),
+                latency_ms: report.latency_ms,
+                streams_open_at_eof: report.streams_open_at_eof.clone(),
+                transparent_retries: report.transparent_retries,
+                cpu_s: report.cpu_s,
+            },
+            distributions: Vec::new(),
+            figures: BTreeMap::new(),
+            timelines: Vec::new(),
+            checks: Vec::new(),
+        }
+    }
+
+    /// Whether every check holds. A phase without checks has shown nothing.
+    pub(crate) fn holds(&self) -> bool {
+        !self.checks.is_empty() && self.checks.iter().all(|check| check.holds)
+    }
+
+    /// Notes how client and greeters were set.
+    pub(crate) fn set(mut self, flags: &[&str], env: &[(&'static str, &str)]) -> Self {
+        self.client_flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        self.greeter_env = env.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        self
+    }
+}
+
+impl Distribution {
+    /// Over the whole report.
+    pub(crate) fn whole(title: &str, report: &Report) -> Self {
+        let rows = report.by_backend.iter().map(|(backend, figures)| Row {
+            backend: backend.clone(),
+            calls: figures.calls,
+            share: figures.share,
+            p50_ms: figures.p50_ms,
+            p99_ms: figures.p99_ms,
+            max_ms: figures.max_ms,
+        });
+        Self { title: title.to_owned(), rows: rows.collect() }
+    }
+
+    /// Over the slots, `slot_s` long, that lie wholly between two moments.
+    pub(crate) fn between(title: &str, slots: &[Slot], slot_s: f64, from: f64, to: f64) -> Self {
+        let mut calls: BTreeMap<&str, u64> = BTreeMap::new();
+        for slot in slots.iter().filter(|slot| slot.unix_s >= from && slot.unix_s + slot_s <= to) {
+            for (backend, count) in &slot.by_backend {
+                *calls.entry(backend).or_default() += count;
+            }
+        }
+        let all: u64 = calls.values().sum();
+        let rows = calls.into_iter().filter(|(_, calls)| *calls > 0).map(|(backend, calls)| Row {
+            backend: backend.to_owned(),
+            calls,
+            share: calls as f64 / all as f64,
+            p50_ms: None,
+            p99_ms: None,
+            max_ms: None,
+        });
+        Self { title: title.to_owned(), rows: rows.collect() }
+    }
+}

@@ -1,0 +1,244 @@
+//! One `lab run`: its folder, its processes, and the order in which phases play.
+//!
+//! Phases are independent, so they run side by side; but a phase that measures time must not wait
+//! for a processor behind one that makes load. Each says how many calls a second it makes, and
+//! phases start while their sum fits what this machine's processors carry easily.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{process::Command, task::JoinSet};
+
+use crate::{
+    clock::unix_s,
+    error::LabError,
+    examples::{Example, Phase},
+    process::Nursery,
+    progress::Progress,
+    reexec::PARENT_ENV,
+    report::{ExampleReport, PhaseReport, RunReport, SCHEMA},
+};
+
+#[cfg(test)]
+mod tests;
+
+/// Calls a second, client and backends together, that one processor carries at about half load.
+const CALLS_PER_CPU: u32 = if cfg!(debug_assertions) { 350 } else { 900 };
+/// Environment of the user that children keep. Nothing else: an exported GREETER_DELAY would
+/// change what the lab measures.
+const ENV_KEPT: [&str; 5] = ["PATH", "HOME", "TMPDIR", "RUST_LOG", "RUST_BACKTRACE"];
+/// Lines of a child's log that an error message repeats.
+const TAIL_LINES: usize = 15;
+/// SIGKILL was sent; this only bounds the wait for the kernel.
+const LAST_CHILD_LIMIT: Duration = Duration::from_secs(5);
+
+/// What all phases of a run share.
+pub(crate) struct Run {
+    exe: PathBuf,
+    folder: Folder,
+    nursery: Nursery,
+    progress: Progress,
+}
+
+impl Run {
+    /// Makes the run's folder; it is removed when the value is dropped unless `keep`.
+    ///
+    /// # Errors
+    ///
+    /// When the folder can't be made or this program can't be found.
+    pub(crate) fn new(keep: bool) -> Result<Self, LabError> {
+        let exe = std::env::current_exe().map_err(LabError::io("can't find this program"))?;
+        let (folder, nursery) = (Folder::make(keep)?, Nursery::new());
+        Ok(Self { exe, folder, nursery, progress: Progress::start() })
+    }
+
+    /// A command that re-executes the lab as `child`.
+    pub(crate) fn command(&self, child: &str) -> Command {
+        let mut command = Command::new(&self.exe);
+        command.arg(child).env_clear().env(PARENT_ENV, std::process::id().to_string());
+        command.envs(ENV_KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        command
+    }
+
+    /// Where child processes are started.
+    pub(crate) fn nursery(&self) -> &Nursery {
+        &self.nursery
+    }
+
+    /// Progress lines.
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// The run's folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder.path
+    }
+
+    /// A file of the run's folder.
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
+        // Phases are named `example/phase`; the folder is flat.
+        self.folder.path.join(file.replace('/', "-"))
+    }
+
+    /// Waits until every child is gone. All of them have been sent SIGKILL when this is called.
+    pub(crate) async fn childless(&self) {
+        if tokio::time::timeout(LAST_CHILD_LIMIT, self.nursery.empty()).await.is_err() {
+            self.progress.say("lab", "a child does not die; the kernel ends it with this process");
+        }
+    }
+}
+
+/// The last lines of a child's log, indented, for an error message: the folder may be gone when it
+/// is read.
+pub(crate) fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let from = lines.len().saturating_sub(TAIL_LINES);
+    if lines.is_empty() {
+        return format!("  ({} is empty)", log.display());
+    }
+    lines[from..].iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// The folder of a run.
+struct Folder {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Folder {
+    fn make(keep: bool) -> Result<Self, LabError> {
+        let name = format!("evenkeel-lab-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).map_err(LabError::io(format!("can't make {}", path.display())))?;
+        Ok(Self { path, keep })
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if !self.keep {
+            // Nothing to do about a folder that can't be removed; it is in the temporary folder.
+            fs::remove_dir_all(&self.path).ok();
+        }
+    }
+}
+
+/// A phase that waits for its turn, with its place in the report.
+struct Waiting {
+    example: usize,
+    place: usize,
+    phase: &'static Phase,
+}
+
+type Played = (usize, usize, u32, Result<PhaseReport, LabError>);
+
+/// Plays `chosen` and reports. Dropping the future ends everything it started.
+///
+/// # Errors
+///
+/// The first phase that could not run; the others are ended.
+pub(crate) async fn play(
+    run: &Arc<Run>,
+    chosen: &[(&'static Example, Vec<&'static Phase>)],
+) -> Result<RunReport, LabError> {
+    let (started_unix_s, cpus) = (unix_s(), cpus());
+    let budget = u32::try_from(cpus).unwrap_or(u32::MAX).saturating_mul(CALLS_PER_CPU);
+    let mut waiting = in_order(chosen);
+    let mut free = budget;
+    let mut playing: JoinSet<Played> = JoinSet::new();
+    let mut names = HashMap::new();
+    let mut played: Vec<(usize, usize, PhaseReport)> = Vec::new();
+    loop {
+        while let Some(next) = first_that_fits(&waiting, free, playing.is_empty()) {
+            let Waiting { example, place, phase } =
+                waiting.remove(next).expect("the index was found in this queue");
+            let cost = phase.calls_per_s.min(free);
+            free -= cost;
+            let name = format!("{}/{}", chosen[example].0.name, phase.name);
+            run.progress().say(&name, phase.what);
+            let play = (phase.play)(Arc::clone(run), name.clone());
+            let task = playing.spawn(async move { (example, place, cost, play.await) });
+            names.insert(task.id(), name);
+        }
+        match playing.join_next().await {
+            None => break,
+            Some(Err(error)) => {
+                let phase = names.remove(&error.id()).unwrap_or_default();
+                return Err(LabError::Panicked { phase, message: message_of(error) });
+            }
+            Some(Ok((example, place, cost, report))) => {
+                let report = report?;
+                say_result(run, chosen[example].0.name, &report);
+                free += cost;
+                played.push((example, place, report));
+            }
+        }
+    }
+    played.sort_by_key(|(example, place, _)| (*example, *place));
+    let examples = chosen.iter().enumerate().map(|(index, (example, _))| {
+        let phases = played.iter().filter(|(of, ..)| *of == index);
+        ExampleReport::new(example, phases.map(|(.., report)| report.clone()).collect())
+    });
+    Ok(RunReport {
+        schema: SCHEMA,
+        version: env!("CARGO_PKG_VERSION"),
+        started_unix_s,
+        wall_s: run.progress().elapsed_s(),
+        cpus,
+        holds: played.iter().all(|(.., report)| report.holds()),
+        examples: examples.collect(),
+    })
+}
+
+/// Processors that this process may use.
+pub(crate) fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The longest phases first: then the short ones fill the gaps.
+fn in_order(chosen: &[(&'static Example, Vec<&'static Phase>)]) -> VecDeque<Waiting> {
+    let mut all: Vec<Waiting> = chosen
+        .iter()
+        .enumerate()
+        .flat_map(|(example, (_, phases))| {
+            phases.iter().enumerate().map(move |(place, phase)| Waiting { example, place, phase })
+        })
+        .collect();
+    all.sort_by_key(|waiting| std::cmp::Reverse(waiting.phase.seconds));
+    all.into()
+}
+
+/// The first phase whose load fits into what is free. A phase that is too big for this machine
+/// plays alone.
+fn first_that_fits(waiting: &VecDeque<Waiting>, free: u32, alone: bool) -> Option<usize> {
+    let fits = waiting.iter().position(|waiting| waiting.phase.calls_per_s <= free);
+    fits.or((alone && !waiting.is_empty()).then_some(0))
+}
+
+fn message_of(error: tokio::task::JoinError) -> String {
+    match error.try_into_panic() {
+        Ok(panic) => panic.downcast::<String>().map_or_else(
+            |other| other.downcast::<&str>().map_or_else(|_| "?".to_owned(), |text| (*text).into()),
+            |text| *text,
+        ),
+        Err(cancelled) => cancelled.to_string(),
+    }
+}
+
+fn say_result(run: &Run, example: &str, report: &PhaseReport) {
+    let failed = report.checks.iter().filter(|check| !check.holds).count();
+    let name = format!("{example}/{}", report.name);
+    let all = report.checks.len();
+    if failed == 0 {
+        run.progress().say(&name, &format!("√ all {all} checks hold"));
+    } else {
+        run.progress().say(&name, &format!("× {failed} of {all} checks failed"));
+    }
+}

@@ -1,0 +1,118 @@
+//! Where one phase plays: a block of addresses, a DNS server on it, and a fleet. Phases share
+//! nothing, so they run side by side without disturbing each other's figures.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use crate::{
+    blocks::{BACKEND_PORT, Block},
+    client::{Client, all_ready},
+    dns::{self, Dns},
+    error::LabError,
+    fleet::Fleet,
+    run::Run,
+};
+
+/// How long a client may take to have a READY subchannel to every backend.
+const READY_LIMIT: Duration = Duration::from_secs(10);
+
+/// The surroundings of one phase.
+pub(crate) struct Stage {
+    pub(crate) run: Arc<Run>,
+    pub(crate) phase: String,
+    pub(crate) block: Arc<Block>,
+    pub(crate) dns: Dns,
+    pub(crate) fleet: Fleet,
+    published: Vec<u8>,
+}
+
+impl Stage {
+    /// Takes a block and starts its DNS server. `settings` go to every greeter.
+    ///
+    /// # Errors
+    ///
+    /// When no block is free or the DNS server can't start.
+    pub(crate) async fn open(
+        run: Arc<Run>,
+        phase: &str,
+        settings: &[(&'static str, &str)],
+    ) -> Result<Self, LabError> {
+        let block = Arc::new(Block::claim()?);
+        let dns = Dns::start(block.dns_ip()).await?;
+        let fleet = Fleet::new(Arc::clone(&run), phase, Arc::clone(&block), settings);
+        let phase = phase.to_owned();
+        Ok(Self { run, phase, block, dns, fleet, published: Vec::new() })
+    }
+
+    /// A progress line of this phase.
+    pub(crate) fn say(&self, what: &str) {
+        self.run.progress().say(&self.phase, what);
+    }
+
+    /// The target of every client of this phase: a headless Service, asked for at our DNS server.
+    pub(crate) fn target(&self) -> String {
+        dns::target(SocketAddr::V4(self.dns.address()), BACKEND_PORT)
+    }
+
+    /// Adds `hosts` to the Service's records and returns when.
+    pub(crate) async fn publish(&mut self, hosts: &[u8]) -> f64 {
+        self.published.extend(hosts);
+        self.dns.publish(&self.fleet.ips(&self.published)).await
+    }
+
+    /// Takes `hosts` out of the Service's records and returns when.
+    pub(crate) async fn unpublish(&mut self, hosts: &[u8]) -> f64 {
+        self.published.retain(|host| !hosts.contains(host));
+        self.dns.publish(&self.fleet.ips(&self.published)).await
+    }
+
+    /// Starts a client of this phase with `--target` and `flags`.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be started.
+    pub(crate) async fn client(&self, flags: &[&str]) -> Result<Client, LabError> {
+        let flags = self.flags(flags);
+        Client::start(&self.run, &format!("{}-client", self.phase), &flags).await
+    }
+
+    /// Starts a client and waits until it has a READY subchannel to each of `hosts`. A backend
+    /// that never gets READY is not an error: the checks on its share will say so.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be started, or ends.
+    pub(crate) async fn connected_client(
+        &self,
+        hosts: &[u8],
+        flags: &[&str],
+    ) -> Result<Client, LabError> {
+        let client = self.client(flags).await?;
+        let wanted = self.fleet.addresses(hosts);
+        let ready = client.until(READY_LIMIT, |events| all_ready(events, &wanted)).await?;
+        if ready {
+            self.say(&format!("the client is READY to {}", wanted.join(", ")));
+        } else {
+            self.say("the client is not READY to every backend after 10 s; going on");
+        }
+        Ok(client)
+    }
+
+    /// The original output of the example: a short run of the client in text.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end within 20 s.
+    pub(crate) async fn original_lines(&self, flags: &[&str]) -> Result<Vec<String>, LabError> {
+        let name = format!("{}-lines", self.phase);
+        let flags = self.flags(flags);
+        let lines = Client::lines(&self.run, &name, &flags, Duration::from_secs(20)).await?;
+        let original = ["Will use", "Creating channel", "Greeting:", "Error invoking"];
+        let is_original = |line: &String| original.iter().any(|start| line.starts_with(start));
+        Ok(lines.into_iter().filter(is_original).collect())
+    }
+
+    fn flags(&self, flags: &[&str]) -> Vec<String> {
+        let target = ["--target".to_owned(), self.target()];
+        target.into_iter().chain(flags.iter().map(|flag| (*flag).to_owned())).collect()
+    }
+}

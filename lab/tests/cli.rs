@@ -1,0 +1,95 @@
+//! The lab as a user calls it: usage, exit codes, and what goes to stdout.
+
+use std::process::{Command, Output};
+
+fn lab(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_lab")).args(arguments).output().expect("the lab starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("output is UTF-8")
+}
+
+#[test]
+fn an_unknown_example_is_exit_2_with_the_known_ones_and_an_empty_stdout() {
+    for word in ["teapot", "7", "-1x"] {
+        let output = lab(&["run", "--", word]);
+        assert_eq!(output.status.code(), Some(2), "{word}");
+        let error = text(&output.stderr);
+        assert!(error.contains("0 baseline, 1 round-robin"), "{error}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn an_unknown_phase_is_exit_2_with_the_known_ones() {
+    let output = lab(&["run", "round-robin", "--phase", "earthquake"]);
+    assert_eq!(output.status.code(), Some(2));
+    let error = text(&output.stderr);
+    assert!(error.contains("steady, scale, age, kill, rolling, hang"), "{error}");
+}
+
+#[test]
+fn bad_usage_is_exit_2_and_help_is_exit_0() {
+    for bad in
+        [&["run"][..], &["run", "baseline", "--all"], &["dance"], &["run", "0", "--output", "xml"]]
+    {
+        let output = lab(bad);
+        assert_eq!(output.status.code(), Some(2), "{bad:?}");
+        assert!(output.stdout.is_empty(), "{bad:?}");
+        assert!(!output.stderr.is_empty(), "{bad:?}");
+    }
+    let help = lab(&["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    let help = text(&help.stdout);
+    for command in ["doctor", "list", "run"] {
+        assert!(help.contains(command), "{help}");
+    }
+}
+
+#[test]
+fn list_prints_the_examples_as_text_and_as_json() {
+    let plain = lab(&["list"]);
+    assert_eq!(plain.status.code(), Some(0));
+    assert!(text(&plain.stdout).contains("1 round-robin"));
+    let json = lab(&["list", "--output", "json"]);
+    let rows: serde_json::Value = serde_json::from_slice(&json.stdout).expect("one document");
+    let names: Vec<&str> =
+        rows.as_array().expect("a list").iter().filter_map(|row| row["name"].as_str()).collect();
+    assert_eq!(names, ["baseline", "round-robin"]);
+}
+
+#[test]
+fn doctor_finds_this_machine_fit_and_prints_each_finding() {
+    let output = lab(&["doctor", "--output", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    let findings: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a document");
+    let ids: Vec<&str> =
+        findings.as_array().expect("a list").iter().filter_map(|of| of["id"].as_str()).collect();
+    assert_eq!(
+        ids,
+        ["addresses", "ports", "files", "cpus", "clock", "children", "folder", "envoy"]
+    );
+}
+
+#[test]
+fn the_lab_is_its_own_greeter_and_client() {
+    for service in ["greeter", "client"] {
+        let help = lab(&[service, "--help"]);
+        assert_eq!(help.status.code(), Some(0), "{service}");
+        let bad = lab(&[service, "--no-such-flag"]);
+        assert_eq!(bad.status.code(), Some(64), "{service}");
+    }
+}
+
+#[test]
+fn a_child_without_its_lab_refuses_to_start() {
+    // Pid 1 is not the parent of the process that is started here.
+    let output = Command::new(env!("CARGO_BIN_EXE_lab"))
+        .args(["greeter", "--listen", "127.0.0.1:0"])
+        .env("EVENKEEL_LAB_PID", "1")
+        .output()
+        .expect("the lab starts");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("is gone"));
+}

@@ -1,0 +1,52 @@
+//! Examples end to end, as `lab run` plays them: the short phases, so that a debug build on a busy
+//! machine carries them too.
+
+use std::{fs, process::Command};
+
+/// Runs the lab with `arguments` in a temporary folder of its own; returns its JSON document.
+fn run(name: &str, arguments: &[&str]) -> serde_json::Value {
+    let temporary = std::env::temp_dir().join(format!("lab-test-{name}-{}", std::process::id()));
+    fs::create_dir_all(&temporary).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_lab"))
+        .arg("run")
+        .args(arguments)
+        .args(["--output", "json"])
+        .env("TMPDIR", &temporary)
+        // What a user has exported for other greeters must not reach the lab's.
+        .env("GREETER_ERROR_RATE", "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let document = serde_json::from_slice(&output.stdout);
+    let document = document.unwrap_or_else(|error| panic!("{error}; the lab said:\n{said}"));
+    assert_eq!(output.status.code(), Some(0), "{said}\n{document:#}");
+    fs::remove_dir(&temporary).expect("the run's folder is gone");
+    document
+}
+
+#[test]
+fn baseline_shows_that_one_backend_gets_everything() {
+    let document = run("baseline", &["0"]);
+    let phases = document["examples"][0]["phases"].as_array().expect("phases");
+    assert_eq!(phases.len(), 2);
+    for phase in phases {
+        let rows = phase["distributions"][0]["rows"].as_array().expect("rows");
+        assert_eq!(rows.len(), 1, "{phase:#}");
+        assert_eq!(rows[0]["share"], 1.0);
+        assert_eq!(rows[0]["calls"], 300);
+        let lines = phase["lines"].as_array().expect("lines");
+        let policy = phase["name"].as_str().expect("a name");
+        assert_eq!(lines[0], format!("Will use {policy} load balancing policy"));
+        assert!(lines[2].as_str().is_some_and(|line| line.starts_with("Greeting: Hello you")));
+    }
+}
+
+#[test]
+fn round_robin_gives_each_backend_its_third() {
+    let document = run("steady", &["round-robin", "--phase", "steady"]);
+    let example = &document["examples"][0];
+    assert_eq!(example["phases_not_run"].as_array().map(Vec::len), Some(5));
+    let rows = example["phases"][0]["distributions"][0]["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 3, "{rows:#?}");
+    assert_eq!(example["holds"], true);
+}

@@ -1,0 +1,156 @@
+//! The command line; every flag has an environment variable. README.md has the same table, and a
+//! test compares them.
+
+use std::net::{IpAddr, SocketAddr};
+
+use clap::Parser;
+
+use crate::duration::{self, Setting};
+
+/// A gRPC greeter that says which backend answered.
+#[derive(Debug, Parser)]
+#[command(name = "greeter")]
+pub(crate) struct Args {
+    /// Addresses to listen on, with commas between them; port 0 takes a free port.
+    #[arg(
+        long, env = "GREETER_LISTEN", default_value = "0.0.0.0:8000", value_name = "IP:PORT",
+        value_delimiter = ',', value_parser = address, hide_env_values = true
+    )]
+    pub(crate) listen: Vec<SocketAddr>,
+
+    /// Sends GOAWAY to connections of this age, ± 10 %; not set: never.
+    #[arg(
+        long, env = "GRPC_MAX_CONNECTION_AGE", value_name = "DURATION",
+        value_parser = duration::parse, hide_env_values = true
+    )]
+    pub(crate) max_connection_age: Option<Setting>,
+
+    /// Closes connections this long after that GOAWAY; not set: when their calls have ended.
+    #[arg(
+        long, env = "GRPC_MAX_CONNECTION_AGE_GRACE", value_name = "DURATION",
+        value_parser = duration::parse, hide_env_values = true
+    )]
+    pub(crate) max_connection_age_grace: Option<Setting>,
+
+    /// Waits this long before each answer.
+    #[arg(
+        long, env = "GREETER_DELAY", default_value = "0s", value_name = "DURATION",
+        value_parser = duration::parse, hide_env_values = true
+    )]
+    pub(crate) delay: Setting,
+
+    /// The fraction of calls, 0 to 1, that fail with UNAVAILABLE.
+    #[arg(
+        long, env = "GREETER_ERROR_RATE", default_value = "0", value_name = "FRACTION",
+        value_parser = fraction, hide_env_values = true
+    )]
+    pub(crate) error_rate: f64,
+
+    /// After SIGTERM, goes on accepting for this long with health NOT_SERVING.
+    #[arg(
+        long, env = "GREETER_DRAIN_DELAY", default_value = "5s", value_name = "DURATION",
+        value_parser = duration::parse, hide_env_values = true
+    )]
+    pub(crate) drain_delay: Setting,
+
+    /// After that, lets running calls end for this long, then cuts them.
+    #[arg(
+        long, env = "GREETER_DRAIN_GRACE", default_value = "20s", value_name = "DURATION",
+        value_parser = duration::parse, hide_env_values = true
+    )]
+    pub(crate) drain_grace: Setting,
+
+    /// The IP address that answers name; not set: the connection's local address.
+    #[arg(
+        long, env = "MY_POD_IP", value_name = "IP", value_parser = ip, hide_env_values = true
+    )]
+    pub(crate) pod_ip: Option<IpAddr>,
+}
+
+impl Args {
+    /// The duration settings that were written without unit, by flag.
+    pub(crate) fn bare_numbers(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        [
+            ("--max-connection-age", self.max_connection_age.as_ref()),
+            ("--max-connection-age-grace", self.max_connection_age_grace.as_ref()),
+            ("--delay", Some(&self.delay)),
+            ("--drain-delay", Some(&self.drain_delay)),
+            ("--drain-grace", Some(&self.drain_grace)),
+        ]
+        .into_iter()
+        .filter_map(|(flag, setting)| Some((flag, setting?.bare_number.as_deref()?)))
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("expected an IP address and a port such as 0.0.0.0:8000 or [::]:8000, got {text:?}")
+    })
+}
+
+fn fraction(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(fraction) if (0.0..=1.0).contains(&fraction) => Ok(fraction),
+        _ => Err(format!("expected a fraction from 0 to 1, got {text:?}")),
+    }
+}
+
+fn ip(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("expected an IP address such as 10.0.2.95, got {text:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// Environment variable, flag and default of each setting.
+    type Row = (String, String, String);
+
+    fn rows_of_the_command() -> Vec<Row> {
+        let command = Args::command();
+        let settings = command.get_arguments().filter(|arg| arg.get_env().is_some());
+        settings
+            .map(|arg| {
+                let env = arg.get_env().expect("filtered").to_str().expect("ASCII");
+                let flag = arg.get_long().expect("every setting has a flag");
+                let default = arg.get_default_values().first();
+                let default = default.map_or("not set", |value| value.to_str().expect("ASCII"));
+                (env.to_owned(), format!("--{flag}"), default.to_owned())
+            })
+            .collect()
+    }
+
+    fn rows_of_the_readme() -> Vec<Row> {
+        let readme = include_str!("../README.md");
+        let rows = readme.lines().filter(|line| line.starts_with("| `"));
+        rows.map(|line| {
+            let mut cells = line.split('|').skip(1).map(|cell| cell.trim().replace('`', ""));
+            let mut next = || cells.next().expect("a row has three cells");
+            (next(), next(), next())
+        })
+        .collect()
+    }
+
+    #[test]
+    fn the_readme_has_the_table_of_the_command_line() {
+        let rows = rows_of_the_command();
+        assert_eq!(rows.len(), 8);
+        assert_eq!(rows_of_the_readme(), rows);
+    }
+
+    #[test]
+    fn every_argument_has_an_environment_variable() {
+        for arg in Args::command().get_arguments() {
+            assert!(arg.get_env().is_some(), "{}", arg.get_id());
+        }
+    }
+
+    #[test]
+    fn bare_numbers_are_reported_with_their_flag() {
+        let args = ["greeter", "--max-connection-age", "5000", "--delay", "20ms"];
+        let args = Args::try_parse_from(args).expect("good arguments");
+        assert_eq!(args.bare_numbers().collect::<Vec<_>>(), [("--max-connection-age", "5000")]);
+    }
+}

@@ -1,0 +1,253 @@
+//! The real binary: what it prints, how it answers, how it ends. Only a process shows exit codes
+//! and signals.
+
+use std::{net::SocketAddr, process::Stdio, time::Duration};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use h2::client::{ResponseFuture, SendRequest};
+use helloworld::{HelloReply, HelloRequest};
+use prost::Message as _;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines},
+    net::{TcpListener, TcpStream},
+    process::{Child, ChildStdout, Command},
+    task::JoinHandle,
+    time::timeout,
+};
+
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+async fn within<F: Future>(future: F) -> F::Output {
+    timeout(WAIT_MAX, future).await.expect("within 10 s")
+}
+
+fn command(args: &[&str], env: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_greeter"));
+    // Nothing from the caller's environment may change what is tested.
+    command.env_clear().args(args).envs(env.iter().copied());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.kill_on_drop(true);
+    command
+}
+
+/// A greeter that accepts connections.
+struct Greeter {
+    child: Child,
+    stdout: Lines<BufReader<ChildStdout>>,
+    address: SocketAddr,
+}
+
+impl Greeter {
+    async fn start(args: &[&str], env: &[(&str, &str)]) -> Self {
+        let args = [&["--listen", "127.0.0.1:0", "--drain-delay", "0s"], args].concat();
+        let mut child = command(&args, env).spawn().expect("the binary");
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let line = within(stdout.next_line()).await.expect("readable").expect("a line");
+        let port = line.strip_prefix("Started server on port ").expect("the line of the contract");
+        let address = format!("127.0.0.1:{port}").parse().expect("a port");
+        Self { child, stdout, address }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id().expect("it runs")).expect("a pid");
+        kill_process(Pid::from_raw(pid).expect("not 0"), signal).expect("it runs");
+    }
+
+    /// Exit code and standard error.
+    async fn ended(mut self) -> (Option<i32>, String) {
+        let mut stderr = String::new();
+        let mut pipe = self.child.stderr.take().expect("piped");
+        within(pipe.read_to_string(&mut stderr)).await.expect("UTF-8");
+        assert_eq!(within(self.stdout.next_line()).await.expect("readable"), None);
+        (within(self.child.wait()).await.expect("ended").code(), stderr)
+    }
+}
+
+/// A client that is h2 alone, with the generated messages.
+struct Client {
+    send: SendRequest<Bytes>,
+    connection: JoinHandle<Result<(), h2::Error>>,
+}
+
+impl Client {
+    async fn connect(address: SocketAddr) -> Self {
+        let socket = within(TcpStream::connect(address)).await.expect("a connection");
+        let (send, connection) = within(h2::client::handshake(socket)).await.expect("HTTP/2");
+        Self { send, connection: tokio::spawn(connection) }
+    }
+
+    async fn start(&mut self, path: &str) -> ResponseFuture {
+        let message = HelloRequest { name: "you".to_owned() };
+        let mut bytes = BytesMut::new();
+        bytes.put_u8(0);
+        bytes.put_u32(message.encoded_len() as u32);
+        message.encode(&mut bytes).expect("the buffer grows");
+        let request = http::Request::post(format!("http://greeter.test{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())
+            .expect("a request");
+        let mut send = within(self.send.clone().ready()).await.expect("takes calls");
+        let (response, mut body) = send.send_request(request, false).expect("sent");
+        body.send_data(bytes.freeze(), true).expect("sent");
+        response
+    }
+
+    /// The reply's text, or the status.
+    async fn hello(&mut self) -> Result<String, String> {
+        finish(self.start("/helloworld.Greeter/SayHello").await).await
+    }
+}
+
+async fn finish(response: ResponseFuture) -> Result<String, String> {
+    let response = within(response).await.map_err(|error| error.to_string())?;
+    let (head, mut body) = response.into_parts();
+    if let Some(status) = head.headers.get("grpc-status") {
+        return Err(status.to_str().expect("a number").to_owned());
+    }
+    let data = within(body.data()).await.expect("a message").map_err(|error| error.to_string())?;
+    Ok(HelloReply::decode(&data[5..]).expect("a reply").message)
+}
+
+#[tokio::test]
+async fn answers_with_the_address_of_the_connection() {
+    let greeter = Greeter::start(&[], &[]).await;
+    let mut client = Client::connect(greeter.address).await;
+    assert_eq!(client.hello().await.as_deref(), Ok("Hello you (Backend IP: 127.0.0.1)"));
+}
+
+#[tokio::test]
+async fn answers_with_the_pod_address_if_it_is_known() {
+    let greeter = Greeter::start(&[], &[("MY_POD_IP", "10.0.2.95")]).await;
+    let mut client = Client::connect(greeter.address).await;
+    assert_eq!(client.hello().await.as_deref(), Ok("Hello you (Backend IP: 10.0.2.95)"));
+}
+
+#[tokio::test]
+async fn fails_every_call_at_error_rate_one_with_unavailable() {
+    let greeter = Greeter::start(&[], &[("GREETER_ERROR_RATE", "1")]).await;
+    let mut client = Client::connect(greeter.address).await;
+    for _ in 0..10 {
+        assert_eq!(client.hello().await, Err("14".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn a_flag_wins_over_its_variable() {
+    let env = [("GREETER_ERROR_RATE", "1")];
+    let greeter = Greeter::start(&["--error-rate", "0"], &env).await;
+    let mut client = Client::connect(greeter.address).await;
+    client.hello().await.expect("an answer");
+}
+
+#[tokio::test]
+async fn sends_goaway_at_the_age_and_warns_of_a_bare_number() {
+    let greeter = Greeter::start(&[], &[("GRPC_MAX_CONNECTION_AGE", "100")]).await;
+    let client = Client::connect(greeter.address).await;
+    within(client.connection).await.expect("no panic").expect("GOAWAY with NO_ERROR");
+    drop(client.send);
+    greeter.signal(Signal::TERM);
+    let (code, stderr) = greeter.ended().await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("without unit is read as milliseconds"), "{stderr}");
+}
+
+#[tokio::test]
+async fn sigterm_lets_a_running_call_end_and_exits_zero() {
+    let greeter = Greeter::start(&["--delay", "300ms"], &[]).await;
+    let mut client = Client::connect(greeter.address).await;
+    let running = client.start("/helloworld.Greeter/SayHello").await;
+    // An answer to a later stream shows that the greeter has the earlier one.
+    let unknown = client.start("/helloworld.Greeter/Unknown").await;
+    assert_eq!(finish(unknown).await, Err("12".to_owned()));
+    greeter.signal(Signal::TERM);
+    assert_eq!(finish(running).await.as_deref(), Ok("Hello you (Backend IP: 127.0.0.1)"));
+    within(client.connection).await.expect("no panic").expect("a clean end");
+    let (code, stderr) = greeter.ended().await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("drained"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_second_signal_exits_at_once() {
+    let greeter = Greeter::start(&["--delay", "1h", "--drain-grace", "1h"], &[]).await;
+    let mut client = Client::connect(greeter.address).await;
+    let running = client.start("/helloworld.Greeter/SayHello").await;
+    let unknown = client.start("/helloworld.Greeter/Unknown").await;
+    assert_eq!(finish(unknown).await, Err("12".to_owned()));
+    greeter.signal(Signal::TERM);
+    // GOAWAY shows that the first signal was seen; two at once would count as one.
+    within(async {
+        while client.send.clone().ready().await.is_ok() {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
+    greeter.signal(Signal::TERM);
+    let (code, stderr) = greeter.ended().await;
+    assert_eq!(code, Some(143), "{stderr}");
+    finish(running).await.expect_err("cut");
+}
+
+#[tokio::test]
+async fn a_grace_that_is_over_still_exits_zero_and_says_what_was_cut() {
+    let args = ["--delay", "1h", "--drain-grace", "100ms"];
+    let greeter = Greeter::start(&args, &[]).await;
+    let mut client = Client::connect(greeter.address).await;
+    let running = client.start("/helloworld.Greeter/SayHello").await;
+    let unknown = client.start("/helloworld.Greeter/Unknown").await;
+    assert_eq!(finish(unknown).await, Err("12".to_owned()));
+    greeter.signal(Signal::INT);
+    finish(running).await.expect_err("cut");
+    let (code, stderr) = greeter.ended().await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("cut what still ran"), "{stderr}");
+}
+
+/// Arguments, environment, and a part of the message.
+type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
+
+async fn output(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
+    let output = within(command(args, env).output()).await.expect("the binary");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).expect("UTF-8"))
+}
+
+#[tokio::test]
+async fn a_port_in_use_exits_one_and_names_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let (code, text) = output(&["--listen", &address], &[]).await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains(&address) && text.contains("in use"), "{text}");
+    assert!(text.contains("GREETER_LISTEN") && !text.contains("Started"), "{text}");
+}
+
+#[tokio::test]
+async fn bad_configuration_exits_64_and_says_what_was_expected() {
+    let cases: [Case; 10] = [
+        (&["--delay", "soon"], &[], "expected a duration such as 5s"),
+        (&[], &[("GRPC_MAX_CONNECTION_AGE", "5x")], "got \"5x\""),
+        (&[], &[("GRPC_MAX_CONNECTION_AGE", "")], "expected a duration such as 5s"),
+        (&[], &[("GRPC_MAX_CONNECTION_AGE", "5")], "expected 10ms to 365 days, got 5ms"),
+        (&["--error-rate", "1.5"], &[], "expected a fraction from 0 to 1"),
+        (&[], &[("GREETER_ERROR_RATE", "NaN")], "expected a fraction from 0 to 1"),
+        (&["--listen", "8000"], &[], "such as 0.0.0.0:8000"),
+        (&[], &[("MY_POD_IP", "greeter")], "expected an IP address"),
+        (&["--drain-grace", "9000h"], &[], "drain_grace: expected 0ns to 365 days"),
+        (&["--nonsense"], &[], "--nonsense"),
+    ];
+    for (args, env, expected) in cases {
+        let (code, text) = output(args, env).await;
+        assert_eq!(code, Some(64), "{args:?} {env:?}: {text}");
+        assert!(text.contains(expected), "{args:?} {env:?}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn help_exits_zero_and_names_every_variable() {
+    let (code, text) = output(&["--help"], &[]).await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("GRPC_MAX_CONNECTION_AGE_GRACE") && text.contains("MY_POD_IP"));
+}
