@@ -19,9 +19,8 @@ const COUNT_DEFAULT: u64 = 3_000;
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Flags of the peers that this client refuses, and why.
-const UNSUPPORTED: [(&str, &str); 8] = [
+const UNSUPPORTED: [(&str, &str); 7] = [
     ("--balancers", "the policy grpclb is not built yet"),
-    ("--method-config", "retry policies are not built yet"),
     ("--health-check", "client-side health checking is not built yet"),
     ("--idle-timeout", "the channel has no idle time-out yet"),
     ("--admin", "channelz and CSDS are not served"),
@@ -47,8 +46,12 @@ pub(super) struct Flags {
     #[arg(long, value_name = "JSON", value_parser = json_object)]
     pub(super) policy_config: Option<Value>,
 
+    /// methodConfig list of the service config
+    #[arg(long, value_name = "JSON", value_parser = json_list)]
+    pub(super) method_config: Option<Value>,
+
     /// Whole service config as JSON; replaces --policy
-    #[arg(long, value_name = "JSON", conflicts_with = "policy_config")]
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["policy_config", "method_config"])]
     pub(super) service_config: Option<String>,
 
     /// Open loop: calls started per second (0: closed loop)
@@ -236,10 +239,8 @@ impl Flags {
 
     /// A builder of a channel to `target` with these settings.
     pub(super) fn channel(&self, target: &str) -> ChannelBuilder {
-        let mut builder = Channel::builder(target).dns(self.dns());
-        if let Some(json) = self.service_config() {
-            builder = builder.service_config(json);
-        }
+        let mut builder =
+            Channel::builder(target).dns(self.dns()).service_config(self.service_config());
         if let Some(max) = positive(self.max_backoff) {
             builder = builder.backoff(backoff_up_to(max));
         }
@@ -260,15 +261,19 @@ impl Flags {
         if self.policy == "none" { "" } else { &self.policy }
     }
 
-    fn service_config(&self) -> Option<String> {
-        if self.service_config.is_some() {
-            return self.service_config.clone();
+    fn service_config(&self) -> String {
+        if let Some(whole) = &self.service_config {
+            return whole.clone();
         }
-        if self.policy == "none" {
-            return None;
+        let mut config = json!({});
+        if self.policy != "none" {
+            let settings = self.policy_config.clone().unwrap_or_else(|| json!({}));
+            config["loadBalancingConfig"] = json!([{ self.policy.as_str(): settings }]);
         }
-        let config = self.policy_config.clone().unwrap_or_else(|| json!({}));
-        Some(json!({ "loadBalancingConfig": [{ self.policy.as_str(): config }] }).to_string())
+        if let Some(methods) = &self.method_config {
+            config["methodConfig"] = methods.clone();
+        }
+        config.to_string()
     }
 
     fn dns(&self) -> DnsOptions {
@@ -294,6 +299,14 @@ fn json_object(text: &str) -> Result<Value, String> {
         Ok(value @ Value::Object(_)) => Ok(value),
         Ok(other) => Err(format!("expected a JSON object, got {other}")),
         Err(error) => Err(format!("expected a JSON object, got {text:?}: {error}")),
+    }
+}
+
+fn json_list(text: &str) -> Result<Value, String> {
+    match serde_json::from_str(text) {
+        Ok(value @ Value::Array(_)) => Ok(value),
+        Ok(other) => Err(format!("expected a JSON list, got {other}")),
+        Err(error) => Err(format!("expected a JSON list, got {text:?}: {error}")),
     }
 }
 

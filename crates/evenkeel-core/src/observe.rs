@@ -44,6 +44,13 @@ pub enum Event<'a> {
         /// The address of the attempt that was lost.
         address: &'a Address,
     },
+    /// An attempt failed and is repeated by the service config's retry policy (A6).
+    Retry {
+        /// The address of the attempt that failed.
+        address: &'a Address,
+        /// How many attempts there were so far.
+        attempt: u32,
+    },
 }
 
 /// Receives a channel's events, on the task where they happen: it must not block.

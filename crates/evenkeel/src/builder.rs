@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     Channel,
+    call::CallConfig,
     channel::Defaults,
     dns::{DnsOptions, DnsResolverFactory},
     driver::DriverOptions,
@@ -257,6 +258,7 @@ impl ChannelBuilder {
         self.check()?;
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
         let config = self.parse_service_config()?;
+        let call_config = Arc::new(CallConfig::new(&config));
         let default_policy =
             config.policy.ok_or_else(|| BuildError::ServiceConfig("it names no policy".into()))?;
 
@@ -285,6 +287,7 @@ impl ChannelBuilder {
                 resolver,
                 seed,
                 default_policy,
+                call_config,
                 backoff: core_backoff(&self.backoff),
                 transport: TransportOptions {
                     connect_timeout: self.connect_timeout,
@@ -298,19 +301,19 @@ impl ChannelBuilder {
 
     fn parse_service_config(&self) -> Result<ServiceConfig, BuildError> {
         let named = self.lb_policy.as_deref().unwrap_or("round_robin");
-        let fallback = || ServiceConfig::for_policy(named, &self.policies);
-        let parsed = match &self.service_config {
-            None => fallback(),
-            Some(json) => match ServiceConfig::parse(json, &self.policies) {
-                Ok(config) if config.policy.is_none() => fallback(),
-                other => other,
-            },
-        };
+        let json = self.service_config.as_deref().unwrap_or("{}");
+        let parsed = ServiceConfig::parse(json, &self.policies).and_then(|mut config| {
+            if config.policy.is_none() {
+                config.policy = ServiceConfig::for_policy(named, &self.policies)?.policy;
+            }
+            Ok(config)
+        });
         parsed.map_err(|e| BuildError::ServiceConfig(e.to_string()))
     }
 
     fn check(&self) -> Result<(), BuildError> {
         let bad = |text: String| Err(BuildError::Setting(text));
+        self.dns.check().map_err(BuildError::Setting)?;
         if let Some(k) = self.keepalive {
             if k.time < KEEPALIVE_TIME_MIN && !self.allow_aggressive_keepalive {
                 return bad(format!(

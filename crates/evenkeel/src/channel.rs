@@ -24,7 +24,7 @@ use tokio::{
 
 use crate::{
     ChannelBuilder,
-    call::{CallFuture, ResponseBody},
+    call::{CallConfig, CallFuture, ResponseBody},
     driver::{self, Command, DriverOptions},
     edge::{RequestBody, Status},
     transport::{SlotQueue, Transport},
@@ -66,6 +66,8 @@ pub(crate) struct Defaults {
 pub(crate) struct Snapshot {
     pub(crate) state: ConnectivityState,
     pub(crate) picker: Arc<dyn Picker>,
+    /// Settings per method.
+    pub(crate) config: Arc<CallConfig>,
     /// By subchannel index, with the generation that it was connected for.
     pub(crate) transports: Vec<Option<(u32, Arc<Transport>)>>,
 }
@@ -124,7 +126,8 @@ impl Shared {
     pub(crate) fn close(&self, status: &CoreStatus) {
         self.closed.store(true, Ordering::Release);
         let (state, picker) = (ConnectivityState::Shutdown, Arc::new(FailPicker(status.clone())));
-        self.publish(Snapshot { state, picker, transports: Vec::new() });
+        let config = Arc::default();
+        self.publish(Snapshot { state, picker, config, transports: Vec::new() });
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -150,7 +153,8 @@ impl Channel {
 
     pub(crate) fn start(defaults: Defaults, options: DriverOptions) -> Self {
         let (state, picker) = (ConnectivityState::Idle, Arc::new(QueuePicker));
-        let idle = Snapshot { state, picker, transports: Vec::new() };
+        let config = options.call_config.clone();
+        let idle = Snapshot { state, picker, config, transports: Vec::new() };
         let shared = Arc::new(Shared {
             target: options.target.to_string(),
             defaults,

@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use crate::{
+    call::CallConfig,
     channel::{Shared, Snapshot},
     resolving::{Answer, Inbox},
     transport::{Connection, ConnectionEvent, End, EventKind, Transport, TransportOptions},
@@ -38,6 +39,8 @@ pub(crate) struct DriverOptions {
     pub(crate) resolver: Arc<dyn ResolverFactory>,
     pub(crate) seed: u64,
     pub(crate) default_policy: PolicyConfig,
+    /// Settings per method while the resolver brings none.
+    pub(crate) call_config: Arc<CallConfig>,
     pub(crate) backoff: Backoff,
     pub(crate) transport: TransportOptions,
     pub(crate) recorder: Arc<dyn Recorder>,
@@ -83,6 +86,7 @@ struct Driver {
     inbox: Arc<Inbox>,
     resolver_task: JoinSet<()>,
     resolver_answered: bool,
+    call_config: Arc<CallConfig>,
     published: Option<(ConnectivityState, Arc<dyn Picker>)>,
     /// The published snapshot has connections that are gone, or lacks one that is there.
     links_changed: bool,
@@ -98,6 +102,7 @@ pub(crate) fn spawn(shared: Arc<Shared>, options: DriverOptions) -> mpsc::Sender
         default_policy: options.default_policy.clone(),
     });
     let runtime = options.runtime.clone();
+    let call_config = options.call_config.clone();
     let driver = Driver {
         engine,
         shared,
@@ -112,6 +117,7 @@ pub(crate) fn spawn(shared: Arc<Shared>, options: DriverOptions) -> mpsc::Sender
         inbox: Arc::new(Inbox::default()),
         resolver_task: JoinSet::new(),
         resolver_answered: false,
+        call_config,
         published: None,
         links_changed: false,
     };
@@ -173,6 +179,7 @@ impl Driver {
             // The connections end by themselves when their last stream does.
             return self.connections.detach_all();
         };
+        // Ends with the last connection; unlike a point in time, `sleep` takes any length.
         let mut grace = std::pin::pin!(tokio::time::sleep(grace));
         while !self.connections.is_empty() {
             tokio::select! {
@@ -226,7 +233,8 @@ impl Driver {
             transports[index as usize] = ready;
         }
         let before = self.shared.state();
-        self.shared.publish(Snapshot { state: *state, picker: picker.clone(), transports });
+        let (picker, config) = (picker.clone(), self.call_config.clone());
+        self.shared.publish(Snapshot { state: *state, picker, config, transports });
         if before != *state {
             self.options.recorder.record(&Event::ChannelState(*state));
         }
@@ -255,6 +263,10 @@ impl Driver {
                 let addresses: Vec<Address> =
                     update.endpoints.iter().map(|e| e.addresses()[0].clone()).collect();
                 self.options.recorder.record(&Event::ResolverUpdate { addresses: &addresses });
+                self.call_config = match &update.service_config {
+                    Some(config) => Arc::new(CallConfig::new(config)),
+                    None => self.options.call_config.clone(),
+                };
                 let policy = update.service_config.as_ref().and_then(|c| c.policy.as_ref());
                 self.engine.resolver_update(now, &update.endpoints, policy);
             }

@@ -17,7 +17,7 @@ use fixture::{
     soon, until,
 };
 use futures_util::{Stream, StreamExt as _, stream};
-use tokio::{net::TcpListener, sync::oneshot};
+use tokio::{io::AsyncWriteExt as _, net::TcpListener, sync::oneshot};
 use tonic::{Code, Request, service::Routes};
 
 const KIB: usize = 1024;
@@ -166,60 +166,65 @@ async fn server_that_does_not_read_stops_the_clients_pump() {
     assert_eq!(taken.load(Ordering::SeqCst), COUNT);
 }
 
-#[tokio::test]
-async fn client_that_does_not_read_stops_the_server() {
-    const COUNT: usize = 512;
-    let sent = Arc::new(AtomicUsize::new(0));
-    let counter = sent.clone();
-    let peer = Peer::start(move |_, socket| {
-        let sent = counter.clone();
-        async move {
-            let mut frames = Frames::greet(socket, &[]).await;
-            let large = frames.request().await.unwrap();
-            frames.head(large).await;
-            // What h2 does not do: it sends as fast as the client's window allows, and counts.
-            let mut window = STREAM_WINDOW_BYTES;
-            let mut rest = COUNT * (16 * KIB);
-            while rest > 0 {
-                let piece = window.min(16 * KIB).min(rest);
-                if piece > 0 {
-                    // Each piece is a message of its own, 5 bytes of envelope included.
-                    frames.message(large, &vec![b'm'; piece - 5]).await;
-                    (window, rest) = (window - piece, rest - piece);
-                    sent.fetch_add(piece, Ordering::SeqCst);
-                    continue;
-                }
-                let frame = frames.read_any().await.unwrap();
-                match frame.kind {
-                    frames::WINDOW_UPDATE if frame.stream == large => {
-                        let more = frame.payload[..].try_into().unwrap();
-                        window += u32::from_be_bytes(more) as usize;
-                    }
-                    frames::HEADERS => frames.answer(frame.stream, b"small").await,
-                    _ => {}
-                }
-            }
-            frames.trailers(large, "0").await;
-            frames.to_the_end().await;
+/// What h2's server does not do: it sends as fast as the client's window allows, and counts. Each
+/// piece is one DATA frame with one message, 5 bytes of envelope included.
+async fn flood(mut frames: Frames, sent: Arc<AtomicUsize>, piece: usize, total: usize) {
+    let large = frames.request().await.unwrap();
+    frames.head(large).await;
+    let mut message = (piece as u32).to_be_bytes()[1..].to_vec();
+    message.extend([frames::DATA, 0]);
+    message.extend(large.to_be_bytes());
+    message.extend(frames::enveloped(&vec![b'm'; piece - 5]));
+    let (mut window, mut rest) = (STREAM_WINDOW_BYTES, total);
+    while rest > 0 {
+        let count = (window.min(rest) / piece).min(1000);
+        if count > 0 {
+            frames.socket.write_all(&message.repeat(count)).await.unwrap();
+            (window, rest) = (window - count * piece, rest - count * piece);
+            sent.fetch_add(count * piece, Ordering::SeqCst);
+            continue;
         }
-    })
-    .await;
-    let channel = Channel::builder(peer.target()).build().unwrap();
-    let request = Request::new(Bytes::new());
-    let mut client = client(&channel);
-    let call = client.server_streaming(request, path("Send"), BytesCodec);
-    let mut answers = soon("a head", call).await.unwrap().into_inner();
-    until("a full window", || sent.load(Ordering::SeqCst) == STREAM_WINDOW_BYTES).await;
-    for _ in 0..20 {
-        assert_eq!(soon("an answer", hello(&channel)).await.unwrap(), "small");
+        let frame = frames.read_any().await.unwrap();
+        match frame.kind {
+            frames::WINDOW_UPDATE if frame.stream == large => {
+                let more = frame.payload[..].try_into().unwrap();
+                window += u32::from_be_bytes(more) as usize;
+            }
+            frames::HEADERS => frames.answer(frame.stream, b"small").await,
+            _ => {}
+        }
     }
-    assert_eq!(sent.load(Ordering::SeqCst), STREAM_WINDOW_BYTES);
-    let mut count = 0;
-    while let Some(message) = soon("a message", answers.message()).await.unwrap() {
-        assert_eq!(message.len(), 16 * KIB - 5);
-        count += 1;
+    frames.trailers(large, "0").await;
+    frames.drain().await;
+}
+
+#[tokio::test]
+async fn client_that_does_not_read_stops_the_server_and_nothing_else() {
+    for (piece, total) in [(16 * KIB, 8 * MIB), (16, 3 * MIB)] {
+        let sent = Arc::new(AtomicUsize::new(0));
+        let counter = sent.clone();
+        let peer = Peer::start(move |_, socket| {
+            let sent = counter.clone();
+            async move { flood(Frames::greet(socket, &[]).await, sent, piece, total).await }
+        })
+        .await;
+        let channel = Channel::builder(peer.target()).build().unwrap();
+        let request = Request::new(Bytes::new());
+        let mut client = client(&channel);
+        let call = client.server_streaming(request, path("Send"), BytesCodec);
+        let mut answers = soon("a head", call).await.unwrap().into_inner();
+        until("a full window", || sent.load(Ordering::SeqCst) == STREAM_WINDOW_BYTES).await;
+        for _ in 0..20 {
+            assert_eq!(soon("an answer", hello(&channel)).await.unwrap(), "small");
+        }
+        assert_eq!(sent.load(Ordering::SeqCst), STREAM_WINDOW_BYTES);
+        let mut count = 0;
+        while let Some(message) = soon("a message", answers.message()).await.unwrap() {
+            assert_eq!(message.len(), piece - 5);
+            count += 1;
+        }
+        assert_eq!((count, peer.accepts()), (total / piece, 1));
     }
-    assert_eq!(count, COUNT);
 }
 
 #[tokio::test]
@@ -257,8 +262,9 @@ async fn stream_that_never_pauses_ends_at_its_deadline() {
         message.extend(stream.to_be_bytes());
         message.extend(frames::enveloped(b"more..."));
         let many = message.repeat(1000);
-        let writing = async { while tokio::io::copy(&mut &many[..], &mut writer).await.is_ok() {} };
-        let reading = async { tokio::io::copy(&mut reader, &mut tokio::io::sink()).await };
+        let writing = async { while writer.write_all(&many).await.is_ok() {} };
+        let mut sink = tokio::io::sink();
+        let reading = tokio::io::copy(&mut reader, &mut sink);
         let _ = tokio::join!(writing, reading);
     })
     .await;
@@ -270,6 +276,8 @@ async fn stream_that_never_pauses_ends_at_its_deadline() {
     let mut answers = soon("a head", call).await.unwrap().into_inner();
     let end = async {
         loop {
+            // One message a turn: the server is always ahead, and no poll of the body is pending.
+            tokio::task::yield_now().await;
             if let Err(status) = answers.message().await {
                 return status;
             }
@@ -289,12 +297,14 @@ async fn server_may_answer_before_it_has_read_the_request() {
         frames.rst(stream, frames::NO_ERROR).await;
         let stream = frames.request().await.unwrap();
         frames.answer(stream, b"again").await; // and no RST: the client's own ends its upload
-        loop {
+        let mut reset = false;
+        let mut next = None;
+        while !reset || next.is_none() {
             let frame = frames.read().await.unwrap();
-            if frame.kind == frames::RST_STREAM && frame.stream == stream {
-                break;
-            }
+            reset |= frame.kind == frames::RST_STREAM && frame.stream == stream;
+            next = next.or((frame.kind == frames::HEADERS).then_some(frame.stream));
         }
+        frames.answer(next.unwrap(), b"still here").await;
         frames.answer_all(b"still here").await;
     })
     .await;

@@ -147,15 +147,16 @@ pub(crate) fn out_of_rotation(
 }
 
 /// Not more calls failed than were sent to the hung backend: its turn of those that began before
-/// it was given up, and those in flight when it stopped.
+/// it was given up, `limit_s` after it hung at the latest, and those in flight when it stopped.
 pub(crate) fn failures_within_sent(
     id: &'static str,
     report: &Report,
     hung: &Hung,
+    limit_s: f64,
     breaks: &'static str,
 ) -> Check {
     let sent = hung.dropped.as_ref().map(|(at, _)| {
-        let calls = (at - hung.stopped_unix_s).max(0.0) * hung.rate;
+        let calls = (at - hung.stopped_unix_s).clamp(0.0, limit_s) * hung.rate;
         // Calls take about a millisecond; 20 ms of them may have been in flight.
         let in_flight = 0.02 * hung.rate;
         ((calls + in_flight) / hung.backends as f64).ceil() as u64

@@ -239,10 +239,12 @@ fn failures_within_sent_allows_the_hung_backends_turns_and_no_more() {
     // 2 s at 300/s over 3 backends are 200 turns, and 2 may have been in flight.
     let judge = |failed: u64, dropped: Option<f64>, shed| {
         let report = Report { fail: failed, shed, ..report(&[("a", 10)]) };
-        failures_within_sent(ID, &report, &hung(dropped), BREAKS).holds
+        failures_within_sent(ID, &report, &hung(dropped), 3.0, BREAKS).holds
     };
     assert!(judge(200, Some(102.0), 0));
     assert!(!judge(203, Some(102.0), 0));
+    assert!(judge(302, Some(109.0), 0), "3 s of turns");
+    assert!(!judge(303, Some(109.0), 0), "the limit bounds what counts as sent");
     assert!(!judge(200, Some(102.0), 1));
     assert!(!judge(0, None, 0));
 }
@@ -270,7 +272,7 @@ fn every_check_says_what_it_expected_what_it_saw_and_what_breaks_it() {
         failures_within_open_streams(ID, &report, &dead, BREAKS),
         none_after_eof(ID, &report, &dead, BREAKS),
         out_of_rotation(ID, &report, &hung, 3.0, BREAKS),
-        failures_within_sent(ID, &report, &hung, BREAKS),
+        failures_within_sent(ID, &report, &hung, 3.0, BREAKS),
     ];
     for check in all {
         assert!(!check.expected.is_empty() && !check.seen.is_empty(), "{check:?}");

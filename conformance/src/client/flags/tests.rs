@@ -75,6 +75,8 @@ fn bad_values_are_refused_with_what_was_expected() {
         (&["--policy-config", "{"], "expected a JSON object"),
         (&["--policy-config", "{}", "--policy", "none"], "needs the --policy"),
         (&["--policy-config", "{}", "--service-config", "{}"], "cannot be used with"),
+        (&["--method-config", "{}"], "expected a JSON list, got {}"),
+        (&["--method-config", "[]", "--service-config", "{}"], "cannot be used with"),
         (&["extra"], "unexpected argument 'extra'"),
     ] {
         let error = read(args).expect_err(&format!("{args:?}"));
@@ -88,15 +90,19 @@ fn bad_values_are_refused_with_what_was_expected() {
 fn the_service_config_names_the_policy() {
     let config = |args| read(args).unwrap().service_config();
     for (args, want) in [
-        (&[][..], Some(r#"{"loadBalancingConfig":[{"round_robin":{}}]}"#)),
-        (&["--policy", "none"], None),
-        (&["--service-config", "{}"], Some("{}")),
+        (&[][..], r#"{"loadBalancingConfig":[{"round_robin":{}}]}"#),
+        (&["--policy", "none"], "{}"),
+        (
+            &["--method-config", r#"[{"name":[{}]}]"#, "--policy", "pick_first"],
+            r#"{"loadBalancingConfig":[{"pick_first":{}}],"methodConfig":[{"name":[{}]}]}"#,
+        ),
+        (&["--service-config", "{}"], "{}"),
         (
             &["--policy", "pick_first", "--policy-config", r#"{"shuffleAddressList":true}"#],
-            Some(r#"{"loadBalancingConfig":[{"pick_first":{"shuffleAddressList":true}}]}"#),
+            r#"{"loadBalancingConfig":[{"pick_first":{"shuffleAddressList":true}}]}"#,
         ),
     ] {
-        assert_eq!(config(args).as_deref(), want, "{args:?}");
+        assert_eq!(config(args), want, "{args:?}");
     }
     assert_eq!(read(&["--policy", "none"]).unwrap().policy_shown(), "");
 }

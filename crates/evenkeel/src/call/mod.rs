@@ -8,6 +8,7 @@ mod head;
 mod outgoing;
 mod request;
 mod response;
+mod retry;
 mod waiting;
 
 use std::{
@@ -27,6 +28,8 @@ use pin_project_lite::pin_project;
 use request::Call;
 pub use response::ResponseBody;
 use response::{Held, grpc_status};
+pub(crate) use retry::CallConfig;
+use retry::{Pushback, Retries};
 use tokio::time::{Instant, Sleep, sleep_until};
 use waiting::{WaitFor, Waiting, Woken};
 
@@ -57,6 +60,8 @@ enum Stage {
     Wait,
     /// Sent.
     Sent(Attempt),
+    /// Waiting to be sent again, by the retry policy.
+    Backoff,
     Done,
 }
 
@@ -69,12 +74,15 @@ pin_project! {
         call: Option<Call>,
         body: Option<Outgoing>,
         unprocessed_retried: bool,
+        retries: Retries,
         // A slot that was handed to this call when it waited.
         offered: Option<StreamSlot>,
         #[pin]
         deadline: Option<Sleep>,
         #[pin]
         waiting: Option<Waiting>,
+        #[pin]
+        backoff: Option<Sleep>,
     }
 }
 
@@ -92,9 +100,11 @@ impl CallFuture {
             call,
             body: Some(Outgoing::Unread(body)),
             unprocessed_retried: false,
+            retries: Retries::default(),
             offered: None,
             deadline,
             waiting: None,
+            backoff: None,
         }
     }
 
@@ -132,26 +142,42 @@ impl CallFuture {
                         continue;
                     };
                     match result {
-                        Ok(response) => return Poll::Ready(self.responded(attempt, response)),
+                        Ok(response) => {
+                            if let Some(response) = self.as_mut().responded(attempt, response)? {
+                                return Poll::Ready(Ok(response));
+                            }
+                        }
                         Err(error) => self.as_mut().lost(attempt, &error)?,
                     }
+                }
+                Stage::Backoff => {
+                    if let Some(backoff) = this.backoff.as_pin_mut() {
+                        ready!(backoff.poll(cx));
+                    }
+                    *this.stage = Stage::Pick;
                 }
                 Stage::Done => return Poll::Ready(Err(Status::internal("polled after its end"))),
             }
         }
     }
 
-    /// Picks and sends, or waits. It listens before it looks once more, so that nothing that happens
-    /// in between is missed: the first time round the call comes back here, the second time it
-    /// waits.
+    /// Picks and sends, or waits. It listens before it looks once more, so that nothing that
+    /// happens in between is missed: the first time round the call comes back here, the second
+    /// time it waits.
     fn pick(self: Pin<&mut Self>) -> Result<(), Status> {
         let mut this = self.project();
-        let (Some(call), Some(body)) = (this.call.as_ref(), this.body.as_mut()) else {
+        let (Some(call), Some(body)) = (this.call.as_mut(), this.body.as_mut()) else {
             return Err(Status::internal("a call without its request"));
         };
         let shared = &this.channel.shared;
         let snapshot = shared.snapshot.load();
-        let wait_for = match pick(shared, &snapshot, call, body, this.offered)? {
+        if let Some(config) = snapshot.config.method(call.path())
+            && call.configure(config)
+        {
+            this.deadline.set(call.deadline().map(sleep_until));
+        }
+        let sending = Sending { call, body, offered: this.offered, retries: this.retries.count };
+        let wait_for = match pick(shared, &snapshot, sending)? {
             Picked::Sent(attempt) => {
                 *this.stage = Stage::Sent(attempt);
                 // In this order, so that a slot that is left over goes to a call that waits.
@@ -176,13 +202,13 @@ impl CallFuture {
         Ok(())
     }
 
-    /// The response began: the call is committed to this attempt.
+    /// The response began: the call is committed to this attempt, unless all there is is an error
+    /// that the retry policy repeats. Then there is no response yet.
     fn responded(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         attempt: Attempt,
         response: Response<h2::RecvStream>,
-    ) -> Result<Response<ResponseBody>, Status> {
-        let this = self.project();
+    ) -> Result<Option<Response<ResponseBody>>, Status> {
         let Attempt { slot, mut feedback, .. } = attempt;
         let (mut parts, stream) = response.into_parts();
         let status = grpc_status(&parts.headers);
@@ -190,26 +216,57 @@ impl CallFuture {
             && let Some(error) = head::refuse(&parts, &slot.transport.address)
         {
             feedback.finish(CallOutcome::Finished(None));
-            return Err(error);
+            let pushback = Pushback::of(&parts.headers);
+            let again = self.again(error.code() as u8, pushback, &slot);
+            return if again { Ok(None) } else { Err(error) };
         }
         if stream.is_end_stream() {
             feedback.finish(CallOutcome::Finished(status));
+            if let Some(code) = status.filter(|code| *code != 0)
+                && self.as_mut().again(code, Pushback::of(&parts.headers), &slot)
+            {
+                return Ok(None);
+            }
         }
+        let this = self.project();
         parts.extensions.insert(Backend { address: slot.transport.address.clone() });
         let held = Held {
+            stream,
             slot,
             feedback,
             pump: this.body.take().and_then(Outgoing::commit),
+            throttle: this.channel.shared.snapshot.load().config.throttle().cloned(),
             timeout: this.call.as_ref().and_then(|c| c.timeout),
             deadline: this.call.as_ref().and_then(Call::deadline),
         };
-        let body = ResponseBody::new(stream, held, status.is_some());
-        Ok(Response::from_parts(parts, body))
+        Ok(Some(Response::from_parts(parts, ResponseBody::new(held, status.is_some()))))
+    }
+
+    /// Whether the retry policy repeats an attempt that ended with `code`. If so, the call waits.
+    fn again(self: Pin<&mut Self>, code: u8, pushback: Pushback, slot: &StreamSlot) -> bool {
+        let mut this = self.project();
+        let shared = &this.channel.shared;
+        let (Some(call), Some(body)) = (this.call.as_ref(), this.body.as_ref()) else {
+            return false;
+        };
+        let config = &shared.snapshot.load().config;
+        let random = fastrand::u64(..);
+        let wait = this.retries.next(config, call.path(), code, pushback, random);
+        let Some(wait) = wait.filter(|_| body.can_repeat()) else { return false };
+        let (address, attempt) = (&slot.transport.address, this.retries.count);
+        shared.recorder.record(&Event::Retry { address, attempt });
+        this.backoff.set(Some(sleep_until(Instant::now() + wait)));
+        *this.stage = Stage::Backoff;
+        true
     }
 
     /// The attempt broke before its response: again if that is safe (gRFC A6), else the error.
-    fn lost(self: Pin<&mut Self>, mut attempt: Attempt, error: &h2::Error) -> Result<(), Status> {
-        let this = self.project();
+    fn lost(
+        mut self: Pin<&mut Self>,
+        mut attempt: Attempt,
+        error: &h2::Error,
+    ) -> Result<(), Status> {
+        let this = self.as_mut().project();
         let transport = &attempt.slot.transport;
         if let Some(Outgoing::Pumped(pump)) = &this.body
             && let Some(status) = pump.error()
@@ -224,12 +281,15 @@ impl CallFuture {
             Lost::Unprocessed => can_repeat && !std::mem::replace(this.unprocessed_retried, true),
             Lost::Failed(status) => {
                 attempt.feedback.finish(CallOutcome::Failed);
-                return Err(status);
+                let again = self.again(status.code() as u8, Pushback::None, &attempt.slot);
+                return if again { Ok(()) } else { Err(status) };
             }
         };
         attempt.feedback.finish(CallOutcome::NotSent);
         if !again {
-            return Err(failure::status(error, transport));
+            let status = failure::status(error, transport);
+            let again = self.again(status.code() as u8, Pushback::None, &attempt.slot);
+            return if again { Ok(()) } else { Err(status) };
         }
         let event = Event::TransparentRetry { address: &transport.address };
         this.channel.shared.recorder.record(&event);
@@ -241,6 +301,7 @@ impl CallFuture {
         let shared = &self.channel.shared;
         let waited_for = match (&self.stage, &self.waiting) {
             (Stage::Sent(attempt), _) => failure::waiting_for(&attempt.slot.transport.address),
+            (Stage::Backoff, _) => "while waiting to try again".to_owned(),
             (_, Some(waiting)) => waiting.to_string(),
             _ => format!("while waiting for a connection to {}", shared.target),
         };
@@ -277,13 +338,16 @@ enum Picked {
     Wait(WaitFor),
 }
 
-fn pick(
-    shared: &Shared,
-    snapshot: &Snapshot,
-    call: &Call,
-    body: &mut Outgoing,
-    offered: &mut Option<StreamSlot>,
-) -> Result<Picked, Status> {
+/// What is to be sent, and with what.
+struct Sending<'a> {
+    call: &'a Call,
+    body: &'a mut Outgoing,
+    offered: &'a mut Option<StreamSlot>,
+    retries: u32,
+}
+
+fn pick(shared: &Shared, snapshot: &Snapshot, sending: Sending<'_>) -> Result<Picked, Status> {
+    let Sending { call, body, offered, retries } = sending;
     let now = Instant::now();
     let mut wait_for = WaitFor::Picker(None);
     // Without a free slot the next pick may have one; after as many as there are connections, all
@@ -312,7 +376,7 @@ fn pick(
             wait_for = WaitFor::Slot;
             continue;
         };
-        let request = call.attempt(metadata, now);
+        let request = call.attempt(metadata, retries, now);
         let (response, stream) = match transport.sender().send_request(request, body.is_empty()) {
             Ok(sent) => sent,
             Err(error) if error.is_io() || error.is_go_away() || error.reason().is_some() => {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use evenkeel_core::service_config::MethodConfig;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Uri,
     header::{TE, USER_AGENT},
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 use crate::{CallOptions, channel::Defaults, edge::Status};
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 /// A wait shorter than this does not change the `grpc-timeout` that is sent.
 const TIMEOUT_SLACK: Duration = Duration::from_millis(1);
 /// A timeout beyond this is none: it would overflow the clock.
@@ -23,6 +25,10 @@ pub(crate) struct Call {
     pub(crate) headers: HeaderMap,
     pub(crate) wait_for_ready: bool,
     pub(crate) timeout: Option<Duration>,
+    /// The caller said whether to wait.
+    wait_is_own: bool,
+    /// The headers have the timeout already.
+    timeout_is_own: bool,
     started: Instant,
 }
 
@@ -48,7 +54,9 @@ impl Call {
             uri,
             headers,
             wait_for_ready: options.wait_for_ready.unwrap_or(defaults.wait_for_ready),
+            wait_is_own: options.wait_for_ready.is_some(),
             timeout: timeout.filter(|t| *t < TIMEOUT_MAX),
+            timeout_is_own: true,
             started: Instant::now(),
         })
     }
@@ -57,15 +65,32 @@ impl Call {
         self.uri.path()
     }
 
+    /// Takes what the service config says of the method: the caller's own word on waiting goes
+    /// before it, and the sooner of the two deadlines counts. True when the deadline moved.
+    pub(crate) fn configure(&mut self, config: &MethodConfig) -> bool {
+        if let Some(wait) = config.wait_for_ready.filter(|_| !self.wait_is_own) {
+            self.wait_for_ready = wait;
+        }
+        let timeout = config.timeout_ns.map(Duration::from_nanos).filter(|t| *t < TIMEOUT_MAX);
+        let sooner = timeout.filter(|t| self.timeout.is_none_or(|own| *t < own));
+        if let Some(timeout) = sooner {
+            self.timeout = Some(timeout);
+            self.timeout_is_own = false;
+        }
+        sooner.is_some()
+    }
+
     /// When the call has to be over.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.timeout.map(|t| self.started + t)
     }
 
-    /// The head of one attempt at `now`: the server is told the time that is left.
+    /// The head of one attempt at `now`: the server is told the time that is left, and how many
+    /// attempts there were before.
     pub(crate) fn attempt(
         &self,
         metadata: Option<(HeaderName, HeaderValue)>,
+        retries: u32,
         now: Instant,
     ) -> Request<()> {
         let mut request = Request::new(());
@@ -78,12 +103,15 @@ impl Call {
         }
         if let Some(timeout) = self.timeout {
             let spent = now.saturating_duration_since(self.started);
-            if spent > TIMEOUT_SLACK {
+            if spent > TIMEOUT_SLACK || !self.timeout_is_own {
                 let mut left = write_timeout(timeout.saturating_sub(spent));
                 // Never the same twice, so it has no place in the connection's header table.
                 left.set_sensitive(true);
                 headers.insert(GRPC_TIMEOUT, left);
             }
+        }
+        if retries > 0 {
+            headers.insert(PREVIOUS_ATTEMPTS, retries.into());
         }
         *request.headers_mut() = headers;
         request

@@ -4,6 +4,7 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -15,21 +16,23 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{failure, feedback::Feedback, outgoing::Pump};
+use super::{failure, feedback::Feedback, outgoing::Pump, retry::Throttle};
 use crate::{edge::Status, transport::StreamSlot};
 
-/// What a call holds on to until its last byte.
+/// What a call holds on to until its last byte. The stream is part of it: h2 takes a stream for
+/// open as long as somebody has it, and a caller may keep a response that it has read to its end.
 pub(crate) struct Held {
+    pub(crate) stream: RecvStream,
     pub(crate) slot: StreamSlot,
     pub(crate) feedback: Feedback,
     pub(crate) pump: Option<Pump>,
+    pub(crate) throttle: Option<Arc<Throttle>>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) deadline: Option<Instant>,
 }
 
 /// The body of a response. Dropping it before its end cancels the call.
 pub struct ResponseBody {
-    stream: RecvStream,
     held: Option<Held>,
     /// Made only when the body has to wait: most responses arrive in one piece.
     timer: Option<Pin<Box<Sleep>>>,
@@ -40,14 +43,17 @@ pub struct ResponseBody {
 
 impl ResponseBody {
     /// The body of a response whose head has a `grpc-status` already, or not.
-    pub(crate) fn new(stream: RecvStream, held: Held, has_status: bool) -> Self {
+    pub(crate) fn new(held: Held, has_status: bool) -> Self {
         let (held, timer) = (Some(held), None);
-        Self { stream, held, timer, has_status, data_began: false, data_ended: false }
+        Self { held, timer, has_status, data_began: false, data_ended: false }
     }
 
     fn finish(&mut self, outcome: CallOutcome) {
         if let Some(mut held) = self.held.take() {
             held.feedback.finish(outcome);
+            if let (Some(throttle), CallOutcome::Finished(Some(0))) = (held.throttle, outcome) {
+                throttle.success();
+            }
         }
     }
 
@@ -64,23 +70,21 @@ impl ResponseBody {
     }
 
     fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if self.held.is_none() {
-            return Poll::Ready(None);
-        }
+        let Some(Held { stream, .. }) = &mut self.held else { return Poll::Ready(None) };
         if !self.data_ended {
-            match ready!(self.stream.poll_data(cx)) {
+            match ready!(stream.poll_data(cx)) {
                 Some(Ok(data)) => {
                     // Handing the bytes on is what frees the window: a slow reader slows the
                     // server, not our memory. Fails only on a stream that is gone, whose error
                     // the next poll brings.
-                    let _ = self.stream.flow_control().release_capacity(data.len());
+                    let _ = stream.flow_control().release_capacity(data.len());
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(self.broken(&error)))),
                 None => self.data_ended = true,
             }
         }
-        match ready!(self.stream.poll_trailers(cx)) {
+        match ready!(stream.poll_trailers(cx)) {
             Ok(trailers) => {
                 let status = trailers.as_ref().and_then(grpc_status);
                 if status.is_none() && !self.has_status {
@@ -139,7 +143,7 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.held.is_none() || self.stream.is_end_stream()
+        self.held.as_ref().is_none_or(|held| held.stream.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {

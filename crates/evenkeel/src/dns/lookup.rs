@@ -37,7 +37,8 @@ pub(super) struct Lookup {
     server: Option<SocketAddr>,
     system: System,
     timeout: Duration,
-    /// The completed name that had an address last: with a search list the first one to try.
+    /// The completed name that had an address last: while it has one, a look-up with a search list
+    /// is one question and not one for each suffix before it.
     found: Option<Name>,
     /// The server that answered last: the first one to ask.
     alive: Option<SocketAddr>,
@@ -105,6 +106,11 @@ impl Lookup {
                 }
                 Reply::NoRecords => empty = true,
                 Reply::NoSuchName => {}
+            }
+            // A server's failure above says nothing of the name; this does, and without a name that
+            // works the order is again the one that the search list gives.
+            if self.found.as_ref() == Some(name) {
+                self.found = None;
             }
         }
         Err(self.absent(&names, &servers.addresses, empty))

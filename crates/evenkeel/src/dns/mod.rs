@@ -4,16 +4,21 @@
 //! gRPC's own do, looks again only after a connection was lost, so that new pods get no calls
 //! until an old one goes. This one looks again when the TTL is over.
 //!
+//! All channels of the process with the same name, DNS server and [`DnsOptions`] share one look-up:
+//! 100 channels to one name are one question per TTL. Each hears of the answer, in the same order;
+//! many channels with `pick_first` are spread by its `shuffleAddressList`.
+//!
 //! | module | what it knows |
 //! | --- | --- |
 //! | `target` | what the target says |
+//! | `shared` | which channels look up together, and which of them does it |
 //! | `schedule` | when to look up, what to report |
 //! | `lookup` | one look-up: hosts file, search list, servers |
 //! | `system` | /etc/hosts and /etc/resolv.conf |
 //! | `query`, `transport` | one question to one server; its sockets |
 
 use std::{
-    future::poll_fn,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -22,27 +27,29 @@ use std::{
 };
 
 use evenkeel_core::{
-    Endpoint, Nanos, ResolverError, ResolverFactory, ResolverSink, ResolverTask, ResolverUpdate,
-    Status, Target, TargetError,
+    Endpoint, ResolverError, ResolverFactory, ResolverSink, ResolverTask, ResolverUpdate, Status,
+    Target, TargetError,
 };
-use tokio::time::{Instant, sleep};
 
 mod lookup;
 mod query;
 mod schedule;
+mod shared;
 mod system;
 mod target;
 mod transport;
 
 use self::{
     lookup::Lookup,
-    schedule::{Report, Schedule, Step},
+    schedule::Report,
+    shared::{Key, Registry, User},
     system::System,
     target::{DnsTarget, Host},
 };
 
-/// Settings of the DNS resolver.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Settings of the DNS resolver. Channels of one process share the look-ups of a name when their
+/// settings are equal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DnsOptions {
     /// The least time between two look-ups of a name, also after a failure (1 s). A name with TTL 0
     /// is looked up this often. Less than 10 ms counts as 10 ms.
@@ -68,18 +75,43 @@ impl Default for DnsOptions {
     }
 }
 
+impl DnsOptions {
+    /// Whether a resolver can work with these values.
+    ///
+    /// # Errors
+    ///
+    /// `timeout` is zero, or `interval_min` is longer than `interval_max`: says which, and what to
+    /// do.
+    pub fn check(&self) -> Result<(), String> {
+        let Self { interval_min, interval_max, timeout, .. } = self;
+        if timeout.is_zero() {
+            return Err("DnsOptions::timeout is 0, so that every look-up would fail; set it to a \
+                        few seconds"
+                .into());
+        }
+        if interval_min > interval_max {
+            return Err(format!(
+                "DnsOptions::interval_min ({interval_min:?}) is longer than interval_max \
+                 ({interval_max:?}); lower the one or raise the other"
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// Serves the scheme `dns`.
 pub(crate) struct DnsResolverFactory {
     options: DnsOptions,
     seed: u64,
     /// Resolvers started so far: each gets a seed of its own.
     started: AtomicU64,
+    registry: Arc<Registry>,
 }
 
 impl DnsResolverFactory {
     /// `seed` decides the jitter of all look-ups.
     pub(crate) fn new(options: DnsOptions, seed: u64) -> Self {
-        Self { options, seed, started: AtomicU64::new(0) }
+        Self { options, seed, started: AtomicU64::new(0), registry: Registry::of_process() }
     }
 }
 
@@ -107,72 +139,30 @@ impl ResolverFactory for DnsResolverFactory {
             }
             Host::Name(name, port) => (name, port),
         };
-        let lookup = Lookup::new(name, server, System::new(), self.options.timeout);
         let started = self.started.fetch_add(1, Ordering::Relaxed);
         let rng = fastrand::Rng::with_seed(self.seed.wrapping_add(started));
-        let worker = Worker { target: target.to_string(), port, lookup, rng, sink };
-        Ok(Box::pin(worker.run(self.options.clone())))
+        let timeout = self.options.timeout;
+        let key = Key { name: name.clone(), server, options: self.options.clone() };
+        let lookup = move || Lookup::new(name.clone(), server, System::new(), timeout);
+        let user = self.registry.join(key, rng, lookup);
+        Ok(Box::pin(run(user, port, sink)))
     }
 }
 
-/// One name, looked up until the channel drops it.
-struct Worker {
-    target: String,
-    port: u16,
-    lookup: Lookup,
-    rng: fastrand::Rng,
-    sink: Arc<dyn ResolverSink>,
-}
-
-impl Worker {
-    async fn run(mut self, options: DnsOptions) {
-        let epoch = Instant::now();
-        let now = || Nanos::try_from(epoch.elapsed().as_nanos()).unwrap_or(Nanos::MAX);
-        let mut schedule = Schedule::new(&options, now());
-        loop {
-            match schedule.next(now()) {
-                Step::LookUp => {
-                    let outcome = self.lookup.run().await;
-                    let before = schedule.failure().map(|f| f.kind);
-                    let report = schedule.finished(now(), outcome, self.rng.f64());
-                    if schedule.failure().map(|f| f.kind) != before {
-                        self.log(&schedule);
-                    }
-                    self.report(report);
-                }
-                Step::Report(report) => self.report(report),
-                Step::Wait { until, listen } => {
-                    let wait = Duration::from_nanos(until.saturating_sub(now()));
-                    let requested = poll_fn(|cx| self.sink.poll_requested(cx));
-                    tokio::select! {
-                        () = sleep(wait) => {}
-                        () = requested, if listen => schedule.requested(now()),
-                    }
-                }
-            }
-        }
-    }
-
-    fn report(&self, report: Report) {
-        match report {
+/// Reports to one channel until it drops this.
+async fn run(mut user: User, port: u16, sink: Arc<dyn ResolverSink>) {
+    loop {
+        match &*user.report(&*sink).await {
             Report::Nothing => {}
             Report::Update(addresses) => {
-                let endpoint = |ip| Endpoint::new(std::net::SocketAddr::new(ip, self.port));
-                let endpoints = addresses.into_iter().map(endpoint).collect();
-                self.sink.update(ResolverUpdate::new(endpoints));
+                let endpoint = |ip: &_| Endpoint::new(SocketAddr::new(*ip, port));
+                let endpoints = addresses.iter().map(endpoint).collect();
+                sink.update(ResolverUpdate::new(endpoints));
             }
             Report::Error { message, expired } => {
-                self.sink.error(ResolverError { status: Status::unavailable(message), expired });
+                let status = Status::unavailable(message.clone());
+                sink.error(ResolverError { status, expired: *expired });
             }
-        }
-    }
-
-    /// Called when look-ups begin or cease to fail, or fail in another way.
-    fn log(&self, schedule: &Schedule) {
-        let target = &self.target;
-        match schedule.failure() {
-            Some(failure) => tracing::warn!(target_name = %target, "{}", failure.message),
-            None => tracing::info!(target_name = %target, "DNS look-ups work again"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! When a name is looked up next, and what the channel is told of the last look-up. No clock, no
+//! When a name is looked up next, and what channels are told of the last look-up. No clock, no
 //! socket, no randomness of its own: these rules are about minutes, and are tested with numbers.
 //! (`tokio::time::pause` would do for timers alone, but not while real sockets are pending.)
 
@@ -66,13 +66,13 @@ pub(super) enum FailureKind {
 pub(super) enum Step {
     /// Look the name up, then call [`Schedule::finished`].
     LookUp,
-    /// Tell the channel.
+    /// Tell the channels.
     Report(Report),
-    /// Nothing until this time, or until a request when `listen` is set.
-    Wait { until: Nanos, listen: bool },
+    /// Nothing until this time, or until a request.
+    Wait { until: Nanos },
 }
 
-/// What the channel is told.
+/// What the channels are told.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Report {
     /// Nothing new.
@@ -92,8 +92,6 @@ pub(super) struct Schedule {
     next: Nanos,
     /// When the last look-up ended.
     last: Option<Nanos>,
-    /// The next look-up is as early as it may be: more requests change nothing.
-    hurried: bool,
     /// The last good answer: when it came, and its addresses, sorted.
     good: Option<(Nanos, Vec<IpAddr>)>,
     /// Look-ups that failed since.
@@ -114,7 +112,6 @@ impl Schedule {
             stale_max: nanos(options.stale_max),
             next: now,
             last: None,
-            hurried: false,
             good: None,
             failures: 0,
             failure: None,
@@ -132,17 +129,14 @@ impl Schedule {
         if self.next <= now {
             return Step::LookUp;
         }
-        Step::Wait {
-            until: expiry.map_or(self.next, |at| at.min(self.next)),
-            listen: !self.hurried,
-        }
+        Step::Wait { until: expiry.map_or(self.next, |at| at.min(self.next)) }
     }
 
-    /// The channel wants a fresh look: it gets one at once, but not within the least interval.
+    /// A channel wants a fresh look: it gets one at once, but not within the least interval.
+    /// Another request before that look changes nothing.
     pub(super) fn requested(&mut self, now: Nanos) {
         let earliest = self.last.map_or(now, |last| last.saturating_add(self.interval_min));
         self.next = self.next.min(earliest.max(now));
-        self.hurried = true;
     }
 
     /// A look-up ended. `random` is drawn evenly from 0 to 1.
@@ -153,7 +147,6 @@ impl Schedule {
         random: f64,
     ) -> Report {
         self.last = Some(now);
-        self.hurried = false;
         match outcome {
             Ok(answer) => {
                 let interval = nanos(answer.ttl).clamp(self.interval_min, self.interval_max);
@@ -219,7 +212,7 @@ impl Schedule {
     }
 }
 
-fn nanos(duration: Duration) -> Nanos {
+pub(super) fn nanos(duration: Duration) -> Nanos {
     Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
 }
 

@@ -30,6 +30,10 @@ use crate::builder::Keepalive;
 const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// Window of the whole connection, in bytes.
 const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// What unread small DATA frames may cost beyond their bytes, as h2 counts it: 256 bytes each,
+/// less what they carry. One stream that nobody reads may fill its window with messages of 10
+/// bytes; h2's own limit, half the connection's window, would end the connection for that.
+const SMALL_FRAMES_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The largest header block that a response may have, in bytes.
 const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 /// Without keepalive, unacknowledged data ends a connection after this time (gRFC A18).
@@ -168,11 +172,13 @@ impl Connection {
         let mut draining = false;
         loop {
             let step = poll_fn(|cx| {
-                if let Poll::Ready(result) = Pin::new(&mut http2).poll(cx) {
-                    seen.end(|| match result {
-                        Ok(()) => "closed".into(),
-                        Err(e) => format!("connection lost: {e}"),
-                    });
+                match Pin::new(&mut http2).poll(cx) {
+                    Poll::Ready(Ok(())) if seen.goaway() => {
+                        seen.end_unused("the server sent GOAWAY, all is done");
+                    }
+                    Poll::Ready(Ok(())) => seen.end_unused("no longer used"),
+                    Poll::Ready(Err(e)) => seen.end(|| format!("connection lost: {e}")),
+                    Poll::Pending => {}
                 }
                 if cut.as_mut().poll(cx).is_ready() {
                     seen.end(|| "the channel was shut down and its grace is over".into());
@@ -242,6 +248,7 @@ async fn greet(socket: TcpStream, seen: &Arc<Seen>) -> Result<(SendRequest<Bytes
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .data_frame_budget(SMALL_FRAMES_BYTES_MAX)
         // h2 counts each answer that comes long after its call was cancelled, and would end the
         // connection at the 1,024th. A slow server and short deadlines make thousands.
         .max_local_error_reset_streams(None)
@@ -253,6 +260,8 @@ async fn greet(socket: TcpStream, seen: &Arc<Seen>) -> Result<(SendRequest<Bytes
         Poll::Ready(Err(e)) => Poll::Ready(Err(explain(seen, &e.to_string()))),
         Poll::Ready(Ok(())) => Poll::Ready(Err(explain(seen, "the server closed the connection"))),
         Poll::Pending if seen.settings() => Poll::Ready(Ok(())),
+        // h2 lets another frame come first, and would wait for SETTINGS until the timeout.
+        Poll::Pending if seen.not_http2().is_some() => Poll::Ready(Err(explain(seen, ""))),
         Poll::Pending => Poll::Pending,
     })
     .await?;

@@ -63,7 +63,10 @@ impl Pings {
             let wanted = self.keepalive.permit_without_calls || seen.open() > 0;
             let next = if now < due {
                 due
-            } else if wanted && self.ping_pong.send_ping(h2::Ping::opaque()).is_ok() {
+            } else if wanted {
+                // Fails when an earlier ping is still without its answer, though other frames came
+                // since: then that one's answer will do.
+                let _ = self.ping_pong.send_ping(h2::Ping::opaque());
                 self.waits = true;
                 cx.waker().wake_by_ref(); // so that the connection writes the ping
                 now + self.keepalive.timeout

@@ -129,8 +129,8 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Ready with a slot on some connection. A call that can't use it gives it to [`Place::decline`]
-    /// and keeps its place.
+    /// Ready with a slot on some connection. A call that can't use it gives it to
+    /// [`Place::decline`] and keeps its place.
     pub(crate) fn poll_offer(&self, cx: &mut Context<'_>) -> Poll<StreamSlot> {
         let mut line = self.queue.lock();
         let Some(place) = line.places.get_mut(&self.ticket) else { return Poll::Pending };

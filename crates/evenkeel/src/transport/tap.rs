@@ -152,6 +152,13 @@ impl Seen {
         self.end_reason.get_or_init(reason);
     }
 
+    /// The connection ended when all of its streams had: calls that have yet to read what came are
+    /// not open any more.
+    pub(crate) fn end_unused(&self, reason: &str) {
+        self.open_at_end.get_or_init(|| 0);
+        self.end_reason.get_or_init(|| reason.to_owned());
+    }
+
     /// See [`Seen::end`].
     pub(crate) fn end_reason(&self) -> Option<&str> {
         self.end_reason.get().map(String::as_str)

@@ -96,6 +96,7 @@ fn report(stage: &Stage, finished: &Finished, stopped: f64, resumed: f64) -> Pha
             "round-robin.hang.failures_within_sent",
             report,
             &hung,
+            OUT_LIMIT_S,
             "--timeout 100us: calls to the healthy backends fail as well",
         ),
         back_within(

@@ -82,7 +82,7 @@ fn report(stage: &Stage, finished: &Finished, killed: f64, returned: f64) -> Pha
             "round-robin.kill.none_after_eof",
             report,
             &dead,
-            "a node without power instead of a killed process: no EOF comes (keepalive is for that)",
+            "a node that loses power: no EOF comes (keepalive is for that)",
         ),
         back_within(
             "round-robin.kill.back_in_time",

@@ -28,7 +28,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) enum Does {
     /// These addresses (those of the type asked for) with this TTL in seconds.
     Has(u32, Vec<IpAddr>),
-    /// A CNAME with this TTL, and the target's records if it has any, in the same message or not.
+    /// A CNAME with this TTL, and what the target has, if anything, in the same message or not.
     Alias {
         ttl_s: u32,
         to: &'static str,
@@ -36,7 +36,7 @@ pub(crate) enum Does {
     },
     Code(ResponseCode),
     Silence,
-    /// An empty answer with TC over UDP; over TCP what `over_tcp` says.
+    /// Over UDP an answer with TC and at most 10 of the addresses; over TCP as told.
     Truncates(Box<Does>),
     /// Answers with other ids and other questions first, then as told.
     LiesFirst(Box<Does>),
@@ -172,18 +172,18 @@ impl Shared {
                 message.add_answers(records(query.name(), query.query_type(), ttl_s, &addresses));
             }
             Does::Alias { ttl_s, to, inline } => {
-                let to_name = Name::from_ascii(to).unwrap();
-                let cname = RData::CNAME(CNAME(to_name.clone()));
-                message.add_answer(Record::from_rdata(query.name().clone(), ttl_s, cname));
-                let target = self.0.0.lock().unwrap().rules.get(to).cloned();
-                if let (true, Some(Does::Has(ttl_s, addresses))) = (inline, target) {
-                    message.add_answers(records(&to_name, query.query_type(), ttl_s, &addresses));
-                }
+                message.add_answers(self.chain(query, ttl_s, to, inline));
             }
             Does::Code(code) => message.metadata.response_code = code,
             Does::Silence => return Vec::new(),
             Does::Truncates(over_tcp) if tcp => return again(*over_tcp),
-            Does::Truncates(_) => message.metadata.truncation = true,
+            Does::Truncates(over_tcp) => {
+                if let Does::Has(ttl_s, list) = *over_tcp {
+                    let part = &list[..list.len().min(10)];
+                    message.add_answers(records(query.name(), query.query_type(), ttl_s, part));
+                }
+                message.metadata.truncation = true;
+            }
             Does::LiesFirst(truth) => {
                 let lie = IpAddr::from([192, 0, 2, 1]);
                 let mut other_id = Message::response(
@@ -218,6 +218,27 @@ impl Shared {
             Does::Fails(_, then) | Does::Ignores(_, then) => return again(*then),
         }
         vec![message.to_vec().unwrap()]
+    }
+}
+
+impl Shared {
+    /// A CNAME, and the records behind it as long as they are to stand in the same message.
+    fn chain(&self, query: &Query, ttl_s: u32, to: &str, inline: bool) -> Vec<Record> {
+        let to_name = Name::from_ascii(to).unwrap();
+        let cname = RData::CNAME(CNAME(to_name.clone()));
+        let mut all = vec![Record::from_rdata(query.name().clone(), ttl_s, cname)];
+        let target = self.0.0.lock().unwrap().rules.get(to).cloned();
+        match target {
+            Some(Does::Has(ttl_s, list)) if inline => {
+                all.extend(records(&to_name, query.query_type(), ttl_s, &list));
+            }
+            Some(Does::Alias { ttl_s, to, inline: more }) if inline => {
+                let query = Query::query(to_name, query.query_type());
+                all.extend(self.chain(&query, ttl_s, to, more));
+            }
+            _ => {}
+        }
+        all
     }
 }
 

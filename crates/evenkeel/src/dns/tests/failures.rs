@@ -173,7 +173,7 @@ async fn the_last_list_expires_and_recovers() {
 #[tokio::test]
 async fn no_server_at_all_says_where_to_name_one() {
     let files = Files::new("noserver", "", None, 53);
-    let mut resolver = Running::start_with("greeter.test", files.system(), options());
+    let mut resolver = Running::start_with("greeter.test", &files, options());
     let (message, _) = resolver.error().await;
     assert!(message.contains("resolv.conf can't be read"), "{message}");
     assert!(message.ends_with("in the target: dns://SERVER/NAME:PORT"), "{message}");

@@ -3,6 +3,10 @@
 mod double;
 mod failures;
 mod lookups;
+mod options;
+mod records;
+mod search;
+mod sharing;
 mod updates;
 
 use std::{
@@ -39,6 +43,11 @@ fn options() -> DnsOptions {
 enum Event {
     Update(Vec<String>),
     Error { message: String, expired: bool },
+}
+
+/// A channel's resolvers, which share with those of the same registry.
+fn factory(registry: &Arc<Registry>, options: DnsOptions) -> DnsResolverFactory {
+    DnsResolverFactory { registry: registry.clone(), ..DnsResolverFactory::new(options, 7) }
 }
 
 /// A [`ResolverSink`] that keeps all it hears.
@@ -98,21 +107,30 @@ impl Drop for AbortOnDrop {
 }
 
 impl Running {
-    /// Starts the factory's resolver for a target.
+    /// Starts a resolver that shares with nobody else.
     fn start(target: &str, options: DnsOptions) -> Self {
-        let target = Target::parse(target, &["dns"]).unwrap();
-        Self::spawn(|sink| DnsResolverFactory::new(options, 7).start(&target, sink).unwrap())
+        Self::of(&factory(&Arc::default(), options), target)
     }
 
-    /// Starts a resolver of a name that looks into other files than the system's.
-    fn start_with(name: &str, system: System, options: DnsOptions) -> Self {
+    fn of(factory: &DnsResolverFactory, target: &str) -> Self {
+        let target = Target::parse(target, &["dns"]).unwrap();
+        Self::spawn(|sink| factory.start(&target, sink).unwrap())
+    }
+
+    /// Starts a resolver of a name that looks into a test's files and shares with nobody else.
+    fn start_with(name: &str, files: &Files, options: DnsOptions) -> Self {
+        Self::share(&Arc::default(), name, files, options)
+    }
+
+    /// Starts a resolver that looks into a test's files.
+    fn share(registry: &Arc<Registry>, name: &str, files: &Files, options: DnsOptions) -> Self {
         let name = Name::from_ascii(name).unwrap();
-        let lookup = Lookup::new(name, None, system, options.timeout);
-        let rng = fastrand::Rng::with_seed(7);
-        Self::spawn(|sink| {
-            let target = "test".into();
-            Box::pin(Worker { target, port: 8000, lookup, rng, sink }.run(options))
-        })
+        let timeout = options.timeout;
+        let key = Key { name: name.clone(), server: None, options };
+        let paths = files.paths();
+        let lookup = move || Lookup::new(name.clone(), None, paths.system(), timeout);
+        let user = registry.join(key, fastrand::Rng::with_seed(7), lookup);
+        Self::spawn(|sink| Box::pin(run(user, 8000, sink)))
     }
 
     fn spawn(start: impl FnOnce(Arc<dyn ResolverSink>) -> ResolverTask) -> Self {
@@ -151,6 +169,15 @@ impl Running {
         }
     }
 
+    /// The next update, after errors or none.
+    async fn recovery(&mut self) -> Vec<String> {
+        loop {
+            if let Event::Update(addresses) = self.event().await {
+                return addresses;
+            }
+        }
+    }
+
     fn nothing_new(&mut self) {
         assert!(self.events.try_recv().is_err(), "expected no report");
     }
@@ -178,8 +205,22 @@ impl Files {
         std::fs::write(self.folder.join("resolv.conf"), content).unwrap();
     }
 
+    fn paths(&self) -> Paths {
+        Paths(self.folder.clone(), self.port)
+    }
+
     fn system(&self) -> System {
-        System::at(self.folder.join("hosts"), self.folder.join("resolv.conf"), self.port)
+        self.paths().system()
+    }
+}
+
+/// Where the files are; without the duty to remove them.
+struct Paths(PathBuf, u16);
+
+impl Paths {
+    fn system(&self) -> System {
+        let Self(folder, port) = self;
+        System::at(folder.join("hosts"), folder.join("resolv.conf"), *port)
     }
 }
 

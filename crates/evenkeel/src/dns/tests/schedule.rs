@@ -30,7 +30,7 @@ fn wait_after(outcome: Result<Answer, Failure>, random: f64) -> Nanos {
     let mut schedule = schedule();
     schedule.finished(1000 * S, outcome, random);
     match schedule.next(1000 * S) {
-        Step::Wait { until, listen: true } => until - 1000 * S,
+        Step::Wait { until } => until - 1000 * S,
         step => panic!("{step:?}"),
     }
 }
@@ -40,8 +40,8 @@ fn looks_up_at_once_and_then_when_the_ttl_is_over() {
     let mut schedule = schedule();
     assert_eq!(schedule.next(0), Step::LookUp);
     assert_eq!(schedule.finished(S, answer(5, &[1]), 0.0), update(&[1]));
-    assert_eq!(schedule.next(S), Step::Wait { until: 6 * S, listen: true });
-    assert_eq!(schedule.next(6 * S - 1), Step::Wait { until: 6 * S, listen: true });
+    assert_eq!(schedule.next(S), Step::Wait { until: 6 * S });
+    assert_eq!(schedule.next(6 * S - 1), Step::Wait { until: 6 * S });
     assert_eq!(schedule.next(6 * S), Step::LookUp);
 }
 
@@ -79,7 +79,7 @@ fn backs_off_from_the_least_to_the_longest_interval() {
     // A good answer ends the streak.
     schedule.finished(now, answer(1, &[1]), 0.0);
     schedule.finished(now, failure(FailureKind::Silence), 0.0);
-    assert_eq!(schedule.next(now), Step::Wait { until: now + S, listen: true });
+    assert_eq!(schedule.next(now), Step::Wait { until: now + S });
 }
 
 #[test]
@@ -90,12 +90,14 @@ fn a_request_is_served_at_once_but_not_within_the_least_interval() {
     assert_eq!(schedule.next(15 * S), Step::LookUp);
 
     schedule.finished(16 * S, answer(30, &[1]), 0.0);
-    schedule.requested(16 * S + 200 * MS);
-    // Hurried already: a flood of requests must not wake the task for nothing.
-    assert_eq!(schedule.next(16 * S + 200 * MS), Step::Wait { until: 17 * S, listen: false });
+    for after_ms in [200, 300] {
+        let now = 16 * S + after_ms * MS;
+        schedule.requested(now);
+        assert_eq!(schedule.next(now), Step::Wait { until: 17 * S });
+    }
     assert_eq!(schedule.next(17 * S), Step::LookUp);
     schedule.finished(17 * S, answer(30, &[1]), 0.0);
-    assert_eq!(schedule.next(17 * S), Step::Wait { until: 47 * S, listen: true });
+    assert_eq!(schedule.next(17 * S), Step::Wait { until: 47 * S });
 }
 
 #[test]
@@ -103,7 +105,7 @@ fn a_request_never_delays_a_look_up() {
     let mut schedule = schedule();
     schedule.finished(0, answer(1, &[1]), 0.0);
     schedule.requested(S / 2);
-    assert_eq!(schedule.next(S / 2), Step::Wait { until: S, listen: false });
+    assert_eq!(schedule.next(S / 2), Step::Wait { until: S });
 }
 
 #[test]
@@ -136,7 +138,7 @@ fn keeps_the_last_list_while_it_is_fresh_and_then_says_that_it_expired() {
     assert_eq!(report, Report::Nothing);
 
     // Between two look-ups, at its own time.
-    assert_eq!(schedule.next(299 * S), Step::Wait { until: 300 * S, listen: true });
+    assert_eq!(schedule.next(299 * S), Step::Wait { until: 300 * S });
     let message = "Silence (no good answer for 300 s: the last one is not trusted)".to_owned();
     let error = Report::Error { message, expired: true };
     assert_eq!(schedule.next(300 * S), Step::Report(error));
@@ -148,7 +150,7 @@ fn keeps_the_last_list_while_it_is_fresh_and_then_says_that_it_expired() {
 
     // The same list is news after that.
     assert_eq!(schedule.finished(310 * S, answer(30, &[1]), 0.0), update(&[1]));
-    assert_eq!(schedule.next(310 * S), Step::Wait { until: 340 * S, listen: true });
+    assert_eq!(schedule.next(310 * S), Step::Wait { until: 340 * S });
     assert_eq!(schedule.failure(), None);
 }
 
@@ -157,7 +159,7 @@ fn a_good_list_does_not_expire_while_look_ups_succeed_or_run() {
     let options = DnsOptions { stale_max: Duration::from_secs(2), ..DnsOptions::default() };
     let mut schedule = Schedule::new(&options, 0);
     schedule.finished(0, answer(30, &[1]), 0.0);
-    assert_eq!(schedule.next(29 * S), Step::Wait { until: 30 * S, listen: true });
+    assert_eq!(schedule.next(29 * S), Step::Wait { until: 30 * S });
     assert_eq!(schedule.next(30 * S), Step::LookUp);
     let report = schedule.finished(31 * S, failure(FailureKind::Silence), 0.0);
     assert!(matches!(report, Report::Error { expired: true, .. }), "{report:?}");
@@ -170,15 +172,15 @@ fn senseless_options_do_not_spin() {
         DnsOptions { interval_min: zero, interval_max: zero, stale_max: zero, timeout: zero };
     let mut schedule = Schedule::new(&options, 0);
     schedule.finished(0, answer(0, &[1]), 0.0);
-    assert_eq!(schedule.next(0), Step::Wait { until: 10 * MS, listen: true });
+    assert_eq!(schedule.next(0), Step::Wait { until: 10 * MS });
     schedule.requested(0);
-    assert_eq!(schedule.next(0), Step::Wait { until: 10 * MS, listen: false });
+    assert_eq!(schedule.next(0), Step::Wait { until: 10 * MS });
 
     let max = Duration::MAX;
     let options = DnsOptions { interval_min: max, interval_max: max, stale_max: max, timeout: max };
     let mut schedule = Schedule::new(&options, 0);
     schedule.finished(S, failure(FailureKind::Silence), 1.0);
-    assert_eq!(schedule.next(S), Step::Wait { until: Nanos::MAX, listen: true });
+    assert_eq!(schedule.next(S), Step::Wait { until: Nanos::MAX });
 }
 
 #[derive(Clone, Debug)]
@@ -204,7 +206,6 @@ fn event() -> impl Strategy<Value = Event> {
 struct Model {
     now: Nanos,
     last: Option<Nanos>,
-    requested: bool,
     good_at: Option<Nanos>,
     wait_max: Nanos,
     believed: Option<Vec<IpAddr>>,
@@ -237,10 +238,9 @@ impl Model {
         for _ in 0..3 {
             match schedule.next(self.now) {
                 Step::Report(report) => self.hear(report),
-                Step::Wait { until, listen } => {
+                Step::Wait { until } => {
                     assert!(until > self.now, "a wait that is over");
                     assert!(until <= self.now + self.wait_max, "too long");
-                    assert!(listen || self.requested);
                     return;
                 }
                 Step::LookUp => {
@@ -251,7 +251,6 @@ impl Model {
                         assert!(self.now >= last + S, "within the least interval");
                     }
                     self.last = Some(self.now);
-                    self.requested = false;
                     self.wait_max = 36 * S;
                     if let Ok(answer) = &outcome {
                         self.good_at = Some(self.now);
@@ -277,10 +276,7 @@ proptest! {
             let mut outcome = None;
             match event {
                 Event::Pass(time) => model.now += time,
-                Event::Request => {
-                    schedule.requested(model.now);
-                    model.requested = true;
-                }
+                Event::Request => schedule.requested(model.now),
                 Event::Good(ttl_s, list) => outcome = Some(answer(ttl_s, &list)),
                 Event::Bad(code) => outcome = Some(failure(FailureKind::Code(code.into()))),
             }

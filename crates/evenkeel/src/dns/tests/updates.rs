@@ -87,20 +87,6 @@ async fn an_address_is_reported_once_and_nobody_is_asked() {
 }
 
 #[tokio::test]
-async fn three_hundred_addresses_come_over_tcp_after_a_truncated_answer() {
-    let server = Double::start().await;
-    let list: Vec<IpAddr> =
-        (0..300).map(|i| IpAddr::from([127, 1, (i / 250) as u8, i as u8])).collect();
-    server.set("greeter.test.", Truncates(Box::new(Has(60, list.clone()))));
-    let mut resolver = Running::start(&target(&server), options());
-    let expected: Vec<String> = list.iter().map(|ip| format!("{ip}:8000")).collect();
-    assert_eq!(resolver.update().await, expected);
-    assert_eq!(server.log(), ["A greeter.test. udp", "A greeter.test. tcp"]);
-    // The connection lives no longer than the question.
-    server.closed_at_least(1).await;
-}
-
-#[tokio::test]
 async fn a_dropped_resolver_leaves_no_task_and_no_connection() {
     let server = Double::start().await;
     let slow = Truncates(Box::new(Silence));

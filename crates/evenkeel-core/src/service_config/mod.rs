@@ -3,6 +3,12 @@
 //! Fields that gRPC knows and we do not read yet are left alone, as gRPC asks; a value that we do
 //! read and that is wrong refuses the whole config, so that a typing error never half-applies.
 
+mod duration;
+mod method;
+mod retry;
+
+pub use method::{METHOD_CONFIGS_MAX, MethodConfig, MethodConfigs};
+pub use retry::{ATTEMPTS_MAX, CodeSet, RetryPolicy, RetryThrottling};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -34,8 +40,11 @@ impl ConfigError {
     /// The same error, seen from one level further out.
     #[must_use]
     pub fn inside(mut self, parent: &str) -> Self {
-        self.field =
-            if self.field.is_empty() { parent.into() } else { format!("{parent}.{}", self.field) };
+        self.field = match self.field.as_str() {
+            "" => parent.into(),
+            list if list.starts_with('[') => format!("{parent}{list}"),
+            field => format!("{parent}.{field}"),
+        };
         self
     }
 }
@@ -45,6 +54,10 @@ impl ConfigError {
 pub struct ServiceConfig {
     /// The first supported entry of `loadBalancingConfig`, or the older `loadBalancingPolicy`.
     pub policy: Option<PolicyConfig>,
+    /// `methodConfig`: settings per method.
+    pub methods: MethodConfigs,
+    /// `retryThrottling`: when retries stop so that they don't make an outage worse.
+    pub retry_throttling: Option<RetryThrottling>,
 }
 
 impl ServiceConfig {
@@ -74,7 +87,15 @@ impl ServiceConfig {
             (None, Some(name)) => Some(parse_policy_name(name, registry)?),
             (None, None) => None,
         };
-        Ok(Self { policy })
+        let methods = match object.get("methodConfig") {
+            Some(list) => MethodConfigs::parse(list).map_err(|e| e.inside("methodConfig"))?,
+            None => MethodConfigs::default(),
+        };
+        let retry_throttling = match object.get("retryThrottling") {
+            Some(v) => Some(RetryThrottling::parse(v).map_err(|e| e.inside("retryThrottling"))?),
+            None => None,
+        };
+        Ok(Self { policy, methods, retry_throttling })
     }
 
     /// A config that names a policy and gives it no settings.
@@ -85,7 +106,7 @@ impl ServiceConfig {
     pub fn for_policy(name: &str, registry: &PolicyRegistry) -> Result<Self, ConfigError> {
         let list = serde_json::json!([{ name: {} }]);
         let policy = Some(parse_policy_list("loadBalancingConfig", &list, registry)?);
-        Ok(Self { policy })
+        Ok(Self { policy, ..Self::default() })
     }
 }
 
