@@ -1,6 +1,6 @@
 //! Endpoints: what a resolver finds and a policy chooses from.
 
-use std::{fmt, net::SocketAddr};
+use std::{fmt, net::SocketAddr, path::PathBuf};
 
 /// One address that a subchannel can connect to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -8,6 +8,12 @@ use std::{fmt, net::SocketAddr};
 pub enum Address {
     /// An IP address and a TCP port.
     Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+    /// The name of a Unix socket in Linux's abstract namespace, without its leading zero byte.
+    UnixAbstract(String),
+    /// A name that only a connector of the user's own understands.
+    Named(String),
 }
 
 impl Address {
@@ -21,6 +27,9 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(a) => a.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::UnixAbstract(name) => write!(f, "unix-abstract:{name}"),
+            Self::Named(name) => f.write_str(name),
         }
     }
 }

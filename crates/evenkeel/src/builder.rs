@@ -13,15 +13,19 @@ use crate::{
     Channel,
     call::CallConfig,
     channel::Defaults,
+    connector::{Connector, SocketConnector},
     dns::{DnsOptions, DnsResolverFactory},
     driver::DriverOptions,
     literal::LiteralResolverFactory,
     transport::TransportOptions,
+    unix::UnixResolverFactory,
 };
 
 /// The least [`Keepalive::time`] without [`ChannelBuilder::allow_aggressive_keepalive`] (gRFC A8):
 /// servers answer faster pings with GOAWAY.
 pub const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(10);
+/// Without keepalive, unacknowledged data ends a TCP connection after this time (gRFC A18).
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 /// The default of [`ChannelBuilder::connect_timeout`].
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -100,6 +104,7 @@ pub struct ChannelBuilder {
     resolvers: Vec<Arc<dyn ResolverFactory>>,
     policies: PolicyRegistry,
     dns: DnsOptions,
+    connector: Option<Arc<dyn Connector>>,
     recorder: Arc<dyn Recorder>,
     seed: Option<u64>,
     runtime: Option<Handle>,
@@ -122,6 +127,7 @@ impl ChannelBuilder {
             resolvers: Vec::new(),
             policies: PolicyRegistry::built_in(),
             dns: DnsOptions::default(),
+            connector: None,
             recorder: Arc::new(NoRecorder),
             seed: None,
             runtime: None,
@@ -222,6 +228,13 @@ impl ChannelBuilder {
         self
     }
 
+    /// Connects by this instead of TCP and Unix sockets: a pipe in memory for tests, say.
+    #[must_use]
+    pub fn connector(mut self, connector: Arc<dyn Connector>) -> Self {
+        self.connector = Some(connector);
+        self
+    }
+
     /// Receives the channel's events.
     #[must_use]
     pub fn recorder(mut self, recorder: Arc<dyn Recorder>) -> Self {
@@ -265,6 +278,7 @@ impl ChannelBuilder {
         let mut resolvers = self.resolvers;
         resolvers.push(Arc::new(DnsResolverFactory::new(self.dns, seed)));
         resolvers.push(Arc::new(LiteralResolverFactory));
+        resolvers.push(Arc::new(UnixResolverFactory));
         let schemes: Vec<&str> = resolvers.iter().flat_map(|r| r.schemes()).copied().collect();
         let target = Target::parse(&self.target, &schemes)?;
         let resolver =
@@ -280,6 +294,8 @@ impl ChannelBuilder {
             wait_for_ready: self.wait_for_ready,
             waiting_calls_max: self.waiting_calls_max,
         };
+        let tcp_user_timeout = self.keepalive.map_or(TCP_USER_TIMEOUT, |k| k.timeout);
+        let sockets = Arc::new(SocketConnector { tcp_user_timeout });
         Ok(Channel::start(
             defaults,
             DriverOptions {
@@ -293,6 +309,7 @@ impl ChannelBuilder {
                     connect_timeout: self.connect_timeout,
                     keepalive: self.keepalive,
                 },
+                connector: self.connector.unwrap_or(sockets),
                 recorder: self.recorder,
                 runtime,
             },

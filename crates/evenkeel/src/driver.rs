@@ -19,6 +19,7 @@ use tokio::{
 use crate::{
     call::CallConfig,
     channel::{Shared, Snapshot},
+    connector::Connector,
     resolving::{Answer, Inbox},
     transport::{Connection, ConnectionEvent, End, EventKind, Transport, TransportOptions},
 };
@@ -43,6 +44,7 @@ pub(crate) struct DriverOptions {
     pub(crate) call_config: Arc<CallConfig>,
     pub(crate) backoff: Backoff,
     pub(crate) transport: TransportOptions,
+    pub(crate) connector: Arc<dyn Connector>,
     pub(crate) recorder: Arc<dyn Recorder>,
     pub(crate) runtime: Handle,
 }
@@ -307,6 +309,7 @@ impl Driver {
             number,
             address,
             options: self.options.transport,
+            connector: self.options.connector.clone(),
             queue: self.shared.queue.clone(),
             events: self.events.clone(),
             cut: self.cut.subscribe(),

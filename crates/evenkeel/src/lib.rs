@@ -18,17 +18,20 @@
 mod builder;
 mod call;
 mod channel;
+mod connector;
 pub mod dns;
 mod driver;
 mod edge;
 mod literal;
 mod resolving;
 mod transport;
+mod unix;
 
 pub use builder::{
     Backoff, BuildError, CONNECT_TIMEOUT, ChannelBuilder, KEEPALIVE_TIME_MIN, Keepalive,
 };
 pub use call::{CallFuture, ResponseBody};
 pub use channel::{Backend, CallOptions, Channel};
+pub use connector::{BoxedIo, Connecting, Connector, IoStream};
 pub use evenkeel_core as core;
 pub use evenkeel_core::ConnectivityState;

@@ -3,7 +3,6 @@
 
 use std::{
     future::{Future, poll_fn},
-    io,
     pin::Pin,
     sync::{Arc, Weak},
     task::Poll,
@@ -14,7 +13,6 @@ use bytes::Bytes;
 use evenkeel_core::{Address, Status, SubchannelId};
 use h2::client::{self, SendRequest};
 use tokio::{
-    net::TcpStream,
     sync::{mpsc, watch},
     time::{Instant, timeout},
 };
@@ -24,7 +22,10 @@ use super::{
     keepalive::Pings,
     tap::{Seen, Tap},
 };
-use crate::builder::Keepalive;
+use crate::{
+    builder::Keepalive,
+    connector::{BoxedIo, Connector},
+};
 
 /// Window that each stream starts with, in bytes: enough for a 1 MiB message in flight.
 const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
@@ -36,8 +37,6 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 const SMALL_FRAMES_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The largest header block that a response may have, in bytes.
 const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
-/// Without keepalive, unacknowledged data ends a connection after this time (gRFC A18).
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connection that ends sooner than this after it became READY, without an answer to any call,
 /// was of no use. See [`End::useless`].
@@ -85,13 +84,14 @@ pub(crate) struct Connection {
     pub(crate) number: u64,
     pub(crate) address: Address,
     pub(crate) options: TransportOptions,
+    pub(crate) connector: Arc<dyn Connector>,
     pub(crate) queue: Arc<SlotQueue>,
     pub(crate) events: mpsc::Sender<ConnectionEvent>,
     /// Becomes true when a shutdown's grace is over.
     pub(crate) cut: watch::Receiver<bool>,
 }
 
-type Http2 = client::Connection<Tap<TcpStream>, Bytes>;
+type Http2 = client::Connection<Tap<BoxedIo>, Bytes>;
 
 impl Connection {
     /// Runs until the connection is closed. Events that nobody receives any more are dropped.
@@ -131,7 +131,7 @@ impl Connection {
         let limit = self.options.connect_timeout;
         let mut accepted = false;
         let attempt = async {
-            let socket = self.open_socket().await.map_err(|e| e.to_string())?;
+            let socket = self.connector.connect(&self.address).await.map_err(|e| e.to_string())?;
             accepted = true;
             greet(socket, seen).await
         };
@@ -140,22 +140,8 @@ impl Connection {
             Err(_) if accepted => {
                 Err(format!("no HTTP/2 SETTINGS from the server within {limit:?}"))
             }
-            Err(_) => Err(format!("no TCP connection within {limit:?}")),
+            Err(_) => Err(format!("no connection within {limit:?}")),
         }
-    }
-
-    async fn open_socket(&self) -> io::Result<TcpStream> {
-        let Address::Tcp(address) = &self.address else {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "not a TCP address"));
-        };
-        let socket = TcpStream::connect(address).await?;
-        socket.set_nodelay(true)?;
-        #[cfg(target_os = "linux")]
-        {
-            let limit = self.options.keepalive.map_or(TCP_USER_TIMEOUT, |k| k.timeout);
-            socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(limit))?;
-        }
-        Ok(socket)
     }
 
     /// Runs the connection until it ends; `seen` knows why.
@@ -243,7 +229,7 @@ async fn told(mut cut: watch::Receiver<bool>) {
 }
 
 /// HTTP/2's beginning, up to the server's first SETTINGS.
-async fn greet(socket: TcpStream, seen: &Arc<Seen>) -> Result<(SendRequest<Bytes>, Http2), String> {
+async fn greet(socket: BoxedIo, seen: &Arc<Seen>) -> Result<(SendRequest<Bytes>, Http2), String> {
     let (send, mut http2) = client::Builder::new()
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
