@@ -184,6 +184,17 @@ impl Engine {
         self.drive(now, Input::ExitIdle);
     }
 
+    /// Nobody called for a while: every subchannel is let go, and the engine is as it was before
+    /// its first input. The resolver is not to report until [`Engine::exit_idle`].
+    pub fn enter_idle(&mut self, now: Nanos) {
+        self.root.clear(&mut Ctx { effects: &mut self.effects, now });
+        self.effects.owned.clear();
+        self.without_policy = None;
+        self.started = false;
+        self.effects.request_resolution = false;
+        self.effects.publish = true;
+    }
+
     /// The resolver's complete answer, and the policy that its service config names.
     pub fn resolver_update(
         &mut self,
@@ -290,7 +301,11 @@ impl Engine {
                 picker: Arc::new(FailPicker(status.clone())),
             },
             None => Output::Publish {
-                state: ConnectivityState::Connecting,
+                state: if self.started {
+                    ConnectivityState::Connecting
+                } else {
+                    ConnectivityState::Idle
+                },
                 picker: Arc::new(QueuePicker),
             },
         }

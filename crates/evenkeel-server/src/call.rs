@@ -8,31 +8,35 @@ use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, uri::PathAndQuery};
 use http_body::{Frame, SizeHint};
 use hyper::{body::Incoming, service::Service};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Status, body::Body, service::Routes, transport::server::TcpConnectInfo};
 use tower_service::Service as _;
 use tracing::{debug, error};
 
-use crate::timeout;
+use crate::{
+    observe::Event,
+    streams::{Progress, Streams},
+    timeout,
+};
 
 /// The service of one connection.
-#[derive(Clone)]
 pub(crate) struct CallService {
     routes: Routes,
     info: TcpConnectInfo,
+    streams: Streams,
 }
 
 impl CallService {
-    pub(crate) fn new(routes: Routes, info: TcpConnectInfo) -> Self {
-        Self { routes, info }
+    pub(crate) fn new(routes: Routes, info: TcpConnectInfo, streams: Streams) -> Self {
+        Self { routes, info, streams }
     }
 }
 
@@ -44,46 +48,45 @@ impl Service<Request<Incoming>> for CallService {
     type Future = CallFuture;
 
     fn call(&self, mut request: Request<Incoming>) -> CallFuture {
-        let deadline = match timeout::from_headers(request.headers()) {
-            Ok(timeout) => timeout.map(Deadline::after),
+        self.streams.record(Event::StreamOpened);
+        let timeout = match timeout::from_headers(request.headers()) {
+            Ok(timeout) => timeout,
             Err(status) => return CallFuture::refused(status),
         };
-        let guard = Guard { deadline, path: request.uri().path_and_query().cloned() };
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let guard = Guard {
+            timer: deadline.map(|deadline| Box::pin(sleep_until(deadline))),
+            path: request.uri().path_and_query().cloned(),
+            progress: self.streams.announce(deadline),
+            streams: self.streams.clone(),
+        };
         request.extensions_mut().insert(self.info.clone());
         // axum's router, which is what `Routes` is, is always ready.
         let mut routes = self.routes.clone();
         match guard.catch(|| routes.call(request)) {
-            Ok(future) => CallFuture { handler: Some(future), guard, refused: None },
+            Ok(future) => CallFuture { handler: Some((future, guard)), refused: None },
             Err(status) => CallFuture::refused(status),
         }
     }
 }
 
-/// The time at which a call is over, whether or not its response has begun. A response that stalls
-/// because its client does not read is not polled and ends with its stream or its connection.
-struct Deadline {
-    sleep: Pin<Box<Sleep>>,
-}
-
-impl Deadline {
-    fn after(timeout: Duration) -> Self {
-        Self { sleep: Box::pin(sleep(timeout)) }
-    }
-}
-
-/// What watches over the handler from the request to the end of the response.
-#[derive(Default)]
+/// What watches over the handler from the request to the end of the response. A response that
+/// stalls because its client does not read is not polled; its stream's task watches over that.
 struct Guard {
-    deadline: Option<Deadline>,
+    /// Runs out at the call's deadline.
+    timer: Option<Pin<Box<Sleep>>>,
     path: Option<PathAndQuery>,
+    progress: Arc<Progress>,
+    streams: Streams,
 }
 
 impl Guard {
     fn expired(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(deadline) = &mut self.deadline else { return false };
-        let expired = deadline.sleep.as_mut().poll(cx).is_ready();
+        let Some(timer) = &mut self.timer else { return false };
+        let expired = timer.as_mut().poll(cx).is_ready();
         if expired {
             debug!(path = self.path(), "the client's deadline passed");
+            self.streams.record(Event::DeadlineExceeded);
         }
         expired
     }
@@ -93,6 +96,7 @@ impl Guard {
     fn catch<T>(&self, piece: impl FnOnce() -> T) -> Result<T, Status> {
         catch_unwind(AssertUnwindSafe(piece)).map_err(|panic| {
             error!(path = self.path(), panic = message(&*panic), "a handler panicked");
+            self.streams.record(Event::HandlerPanicked);
             Status::internal("the handler panicked; the server's log says where")
         })
     }
@@ -114,14 +118,13 @@ fn deadline_exceeded() -> Status {
 /// The future of a call's response headers.
 pub(crate) struct CallFuture {
     /// `None` once it has ended, or when the call was refused.
-    handler: Option<RoutesFuture>,
-    guard: Guard,
+    handler: Option<(RoutesFuture, Guard)>,
     refused: Option<Status>,
 }
 
 impl CallFuture {
     fn refused(status: Status) -> Self {
-        Self { handler: None, guard: Guard::default(), refused: Some(status) }
+        Self { handler: None, refused: Some(status) }
     }
 }
 
@@ -129,26 +132,25 @@ impl Future for CallFuture {
     type Output = Result<Response<CallBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { handler, guard, refused } = &mut *self;
-        let Some(future) = handler else {
+        let Self { handler, refused } = &mut *self;
+        let Some((future, guard)) = handler else {
             return refused
                 .take()
                 .map_or(Poll::Pending, |status| Poll::Ready(Ok(only_trailers(status))));
         };
-        let status = match guard.catch(|| Pin::new(future).poll(cx)) {
-            Ok(Poll::Ready(Ok(response))) => {
-                let guard = std::mem::take(guard);
-                let body = |inner| CallBody { state: Some(BodyState { inner, guard }) };
-                return Poll::Ready(Ok(response.map(body)));
-            }
-            Ok(Poll::Ready(Err(never))) => match never {},
-            Ok(Poll::Pending) if !guard.expired(cx) => return Poll::Pending,
-            Ok(Poll::Pending) => deadline_exceeded(),
-            Err(status) => status,
-        };
+        let result = guard.catch(|| Pin::new(future).poll(cx));
+        if matches!(result, Ok(Poll::Pending)) && !guard.expired(cx) {
+            return Poll::Pending;
+        }
         // Ends the handler now and not when hyper drops the stream.
-        *handler = None;
-        Poll::Ready(Ok(only_trailers(status)))
+        let guard = handler.take().map(|(_, guard)| guard);
+        Poll::Ready(Ok(match result {
+            Ok(Poll::Ready(Ok(response))) => response
+                .map(|inner| CallBody { state: guard.map(|guard| BodyState { inner, guard }) }),
+            Ok(Poll::Ready(Err(never))) => match never {},
+            Ok(Poll::Pending) => only_trailers(deadline_exceeded()),
+            Err(status) => only_trailers(status),
+        }))
     }
 }
 
@@ -179,7 +181,10 @@ impl http_body::Body for CallBody {
         let Some(BodyState { inner, guard }) = &mut self.state else { return Poll::Ready(None) };
         let status = match guard.catch(|| Pin::new(inner).poll_frame(cx)) {
             Ok(Poll::Pending) if guard.expired(cx) => deadline_exceeded(),
-            Ok(frame) => return frame,
+            Ok(frame) => {
+                guard.progress.polled(frame.is_ready());
+                return frame;
+            }
             Err(status) => status,
         };
         self.state = None;

@@ -1,11 +1,15 @@
 //! Settings and their limits. One builder holds them all, and `build` refuses what can't be meant,
 //! so that a bad setting is seen at start and not at the first connection.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tonic::service::Routes;
 
-use crate::{health::Health, server::Server};
+use crate::{
+    health::Health,
+    observe::{Observer, Reporter},
+    server::Server,
+};
 
 /// Connections live for the configured age ± this fraction.
 pub const AGE_JITTER: f64 = 0.1;
@@ -19,17 +23,47 @@ pub const DEFAULT_DRAIN_DELAY: Duration = Duration::from_secs(5);
 /// How long running calls may go on after GOAWAY. With the delay it stays below the 30 s that
 /// Kubernetes gives a pod.
 pub const DEFAULT_DRAIN_GRACE: Duration = Duration::from_secs(20);
-/// How long a new connection may take to send HTTP/2's preface; gRPC's servers wait 120 s.
+/// How long a new connection may take to send HTTP/2's preface, and later one frame or header
+/// block; gRPC's servers wait 120 s for the preface and for ever for a frame.
 pub const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Connections at once; one more is accepted and closed, so that its client tries another backend
 /// instead of waiting in a queue that nobody sees.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
 /// Streams at once on one connection; a client that needs more opens another connection or waits.
 pub const DEFAULT_MAX_CONCURRENT_STREAMS: u32 = 1_000;
-/// Streams of one connection that the client reset before the server took them up; at more the
-/// connection is closed with ENHANCE_YOUR_CALM (Rapid Reset, CVE-2023-44487). h2's own 20 is too
+/// Streams of one connection that the client reset before the server took them up, which is soon
+/// ([`TURN_FRAMES_MAX`]); at more the connection is closed with ENHANCE_YOUR_CALM (Rapid Reset,
+/// CVE-2023-44487). h2's own 20 is too
 /// few for a client whose deadlines pass while the server was stopped for a moment.
 pub const DEFAULT_MAX_PENDING_RESETS: usize = 1_000;
+/// Resets that a client may send in one second beyond the calls that were answered; at more the
+/// connection is closed with ENHANCE_YOUR_CALM. Twice what one client can have open at once, so
+/// that deadlines which pass together are no attack.
+pub const DEFAULT_MAX_RESETS_PER_SECOND: u32 = 2_000;
+/// PINGs that a client may send in one second while the server sends it nothing; at more the
+/// connection is closed with ENHANCE_YOUR_CALM and `too_many_pings`.
+pub const DEFAULT_MAX_PINGS_PER_SECOND: u32 = 100;
+/// Streams of one connection that the server had to reset, because they were malformed or over the
+/// stream limit; at more the connection is closed with ENHANCE_YOUR_CALM (CVE-2025-8671).
+pub const ERROR_RESETS_MAX: usize = 1_024;
+/// SETTINGS that a client may send in one second; clients send one, and few more in their life.
+pub const SETTINGS_PER_SECOND_MAX: u32 = 100;
+/// WINDOW_UPDATEs that a client may send in one second beyond ten for each call and each DATA frame
+/// it receives.
+pub const WINDOW_UPDATES_PER_SECOND_MAX: u32 = 10_000;
+/// PRIORITY, GOAWAY and unknown frames that a client may send in one second.
+pub const OTHER_FRAMES_PER_SECOND_MAX: u32 = 1_000;
+/// Frames that one connection may bring in before others have their turn; each may be a call.
+pub const TURN_FRAMES_MAX: usize = 32;
+/// Bytes that one connection may bring in before others have their turn.
+pub const TURN_BYTES_MAX: usize = 256 * 1024;
+/// How long a connection may be without calls before it gets GOAWAY: clients that are gone for good
+/// must not fill the server up to its limit of connections.
+pub const DEFAULT_MAX_CONNECTION_IDLE: Duration = Duration::from_secs(30 * 60);
+/// How long a client may leave a full socket unread.
+pub const DEFAULT_MAX_WRITE_STALL: Duration = Duration::from_secs(60);
+/// How long a client may keep a response waiting for flow-control window; Envoy's, too.
+pub const DEFAULT_MAX_RESPONSE_STALL: Duration = Duration::from_secs(5 * 60);
 /// Bytes of one request's header list, as HTTP/2 counts them; gRPC's hard limit.
 pub const DEFAULT_MAX_HEADER_LIST_BYTES: u32 = 16 * 1024;
 /// Idle time before the kernel probes whether the client's host is still there.
@@ -63,11 +97,20 @@ pub enum ConfigError {
 }
 
 /// Collects a server's settings; made by [`Server::builder`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Builder {
     pub(crate) settings: Settings,
     health: Option<Vec<String>>,
     reflection: Vec<&'static [u8]>,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = formatter.debug_struct("Builder");
+        debug.field("settings", &self.settings).field("health", &self.health);
+        debug.finish_non_exhaustive()
+    }
 }
 
 /// The checked settings that connections run with.
@@ -75,12 +118,17 @@ pub struct Builder {
 pub(crate) struct Settings {
     pub(crate) age: Option<Duration>,
     pub(crate) age_grace: Option<Duration>,
+    pub(crate) idle: Option<Duration>,
     pub(crate) drain_delay: Duration,
     pub(crate) drain_grace: Duration,
     pub(crate) handshake_timeout: Duration,
     pub(crate) max_connections: usize,
     pub(crate) max_concurrent_streams: u32,
     pub(crate) max_pending_resets: usize,
+    pub(crate) max_resets_per_second: u32,
+    pub(crate) max_pings_per_second: u32,
+    pub(crate) max_write_stall: Duration,
+    pub(crate) max_response_stall: Duration,
     pub(crate) max_header_list_bytes: u32,
     pub(crate) tcp_keepalive: Duration,
     pub(crate) seed: Option<u64>,
@@ -91,17 +139,22 @@ impl Default for Builder {
         let settings = Settings {
             age: None,
             age_grace: None,
+            idle: Some(DEFAULT_MAX_CONNECTION_IDLE),
             drain_delay: DEFAULT_DRAIN_DELAY,
             drain_grace: DEFAULT_DRAIN_GRACE,
             handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,
             max_connections: DEFAULT_MAX_CONNECTIONS,
             max_concurrent_streams: DEFAULT_MAX_CONCURRENT_STREAMS,
             max_pending_resets: DEFAULT_MAX_PENDING_RESETS,
+            max_resets_per_second: DEFAULT_MAX_RESETS_PER_SECOND,
+            max_pings_per_second: DEFAULT_MAX_PINGS_PER_SECOND,
+            max_write_stall: DEFAULT_MAX_WRITE_STALL,
+            max_response_stall: DEFAULT_MAX_RESPONSE_STALL,
             max_header_list_bytes: DEFAULT_MAX_HEADER_LIST_BYTES,
             tcp_keepalive: DEFAULT_TCP_KEEPALIVE,
             seed: None,
         };
-        Self { settings, health: None, reflection: Vec::new() }
+        Self { settings, health: None, reflection: Vec::new(), observer: None }
     }
 }
 
@@ -122,6 +175,14 @@ impl Builder {
         self
     }
 
+    /// Sends GOAWAY to a connection that had no call for so long ([`DEFAULT_MAX_CONNECTION_IDLE`]);
+    /// `None` lets idle connections live. At least [`MIN_CONNECTION_AGE`].
+    #[must_use]
+    pub fn max_connection_idle(mut self, idle: impl Into<Option<Duration>>) -> Self {
+        self.settings.idle = idle.into();
+        self
+    }
+
     /// How long to go on accepting after the health is NOT_SERVING ([`DEFAULT_DRAIN_DELAY`]).
     #[must_use]
     pub fn drain_delay(mut self, delay: Duration) -> Self {
@@ -136,7 +197,8 @@ impl Builder {
         self
     }
 
-    /// How long a client may take to send HTTP/2's preface ([`DEFAULT_HANDSHAKE_TIMEOUT`]).
+    /// How long a client may take to send HTTP/2's preface, and later one frame or header block
+    /// ([`DEFAULT_HANDSHAKE_TIMEOUT`]).
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.settings.handshake_timeout = timeout;
@@ -161,6 +223,37 @@ impl Builder {
     #[must_use]
     pub fn max_pending_resets(mut self, max: usize) -> Self {
         self.settings.max_pending_resets = max;
+        self
+    }
+
+    /// Resets in one second beyond answered calls ([`DEFAULT_MAX_RESETS_PER_SECOND`]).
+    #[must_use]
+    pub fn max_resets_per_second(mut self, max: u32) -> Self {
+        self.settings.max_resets_per_second = max;
+        self
+    }
+
+    /// PINGs in one second while the server sends nothing else
+    /// ([`DEFAULT_MAX_PINGS_PER_SECOND`]).
+    #[must_use]
+    pub fn max_pings_per_second(mut self, max: u32) -> Self {
+        self.settings.max_pings_per_second = max;
+        self
+    }
+
+    /// How long a client may leave a full socket unread ([`DEFAULT_MAX_WRITE_STALL`]); then its
+    /// connection is closed.
+    #[must_use]
+    pub fn max_write_stall(mut self, stall: Duration) -> Self {
+        self.settings.max_write_stall = stall;
+        self
+    }
+
+    /// How long a client may keep a response waiting for window ([`DEFAULT_MAX_RESPONSE_STALL`]);
+    /// then the stream is reset. A call's deadline ends it earlier.
+    #[must_use]
+    pub fn max_response_stall(mut self, stall: Duration) -> Self {
+        self.settings.max_response_stall = stall;
         self
     }
 
@@ -201,6 +294,13 @@ impl Builder {
         self
     }
 
+    /// Passes every [`crate::Event`] on, beside counting it in [`Server::stats`].
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
     /// Checks the settings and makes a server of `routes`.
     ///
     /// # Errors
@@ -219,7 +319,8 @@ impl Builder {
             routes = routes.add_service(reflection(&sets).build_v1()?);
             routes = routes.add_service(reflection(&sets).build_v1alpha()?);
         }
-        Ok(Server::new(self.settings, routes.prepare(), health))
+        let reporter = Reporter::new(self.observer);
+        Ok(Server::new(self.settings, routes.prepare(), health, reporter))
     }
 }
 
@@ -235,6 +336,10 @@ impl Settings {
         let age = self.age.unwrap_or(DURATION_MAX);
         duration("max_connection_age", age, MIN_CONNECTION_AGE)?;
         duration("max_connection_age_grace", self.age_grace.unwrap_or_default(), Duration::ZERO)?;
+        let idle = self.idle.unwrap_or(DURATION_MAX);
+        duration("max_connection_idle", idle, MIN_CONNECTION_AGE)?;
+        duration("max_write_stall", self.max_write_stall, ms)?;
+        duration("max_response_stall", self.max_response_stall, ms)?;
         duration("drain_delay", self.drain_delay, Duration::ZERO)?;
         duration("drain_grace", self.drain_grace, Duration::ZERO)?;
         duration("handshake_timeout", self.handshake_timeout, ms)?;
@@ -242,6 +347,8 @@ impl Settings {
         at_least("max_connections", self.max_connections as u64, 1)?;
         at_least("max_concurrent_streams", self.max_concurrent_streams.into(), 1)?;
         at_least("max_pending_resets", self.max_pending_resets as u64, 1)?;
+        at_least("max_resets_per_second", self.max_resets_per_second.into(), 1)?;
+        at_least("max_pings_per_second", self.max_pings_per_second.into(), 1)?;
         at_least("max_header_list_bytes", self.max_header_list_bytes.into(), 1024)
     }
 }
@@ -272,6 +379,11 @@ mod tests {
             (Server::builder().max_connection_age(Duration::from_millis(5)), "got 5ms"),
             (Server::builder().max_connection_age(Duration::MAX), "10ms to 365 days"),
             (Server::builder().max_connection_age_grace(Duration::MAX), "max_connection_age_grace"),
+            (Server::builder().max_connection_idle(Duration::ZERO), "max_connection_idle"),
+            (Server::builder().max_write_stall(Duration::ZERO), "max_write_stall"),
+            (Server::builder().max_response_stall(Duration::ZERO), "max_response_stall"),
+            (Server::builder().max_resets_per_second(0), "max_resets_per_second"),
+            (Server::builder().max_pings_per_second(0), "max_pings_per_second"),
             (Server::builder().drain_delay(Duration::MAX), "drain_delay"),
             (Server::builder().drain_grace(Duration::MAX), "drain_grace"),
             (Server::builder().handshake_timeout(Duration::ZERO), "handshake_timeout"),

@@ -1,21 +1,10 @@
 //! One connection's task: hyper serves it, the lifecycle and the server's phase end it.
 
-use std::{
-    io,
-    net::SocketAddr,
-    pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{future::poll_fn, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     sync::watch,
     time::{Instant, sleep_until},
@@ -28,14 +17,13 @@ use tracing::{debug, warn};
 
 use crate::{
     call::CallService,
-    config::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, Settings},
+    config::{CONNECTION_WINDOW_BYTES, ERROR_RESETS_MAX, STREAM_WINDOW_BYTES, Settings},
     drain::Phase,
-    lifecycle::{Action, Lifecycle},
+    lifecycle::{Action, Activity, Lifecycle, Spans},
+    observe::{Event, Reporter},
+    socket::Socket,
     streams::Streams,
 };
-
-/// The length of HTTP/2's client connection preface (RFC 9113, 3.4).
-const PREFACE_BYTES: usize = 24;
 
 /// How a connection's task ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,19 +42,24 @@ pub(crate) async fn run(
     socket: TcpStream,
     routes: Routes,
     settings: Arc<Settings>,
+    reporter: Reporter,
     age: Option<Duration>,
     mut phase: watch::Receiver<Phase>,
 ) -> ConnectionEnd {
     let info: TcpConnectInfo = socket.connect_info();
     let peer = info.remote_addr;
-    let (socket, received) = Received::watch(socket);
-    let streams = Streams::default();
-    let mut connection = pin!(
-        protocol(&settings, &streams)
-            .serve_connection(TokioIo::new(socket), CallService::new(routes, info))
-    );
-    let mut life =
-        Lifecycle::new(Instant::now(), settings.handshake_timeout, age, settings.age_grace);
+    let streams = Streams::new(reporter.clone(), settings.max_response_stall);
+    let (socket, facts) = Socket::new(socket, &settings, &streams);
+    let service = CallService::new(routes, info, streams.clone());
+    let mut connection =
+        pin!(protocol(&settings, &streams).serve_connection(TokioIo::new(socket), service));
+    let spans = Spans {
+        handshake: settings.handshake_timeout,
+        age,
+        grace: settings.age_grace,
+        idle: settings.idle,
+    };
+    let mut life = Lifecycle::new(Instant::now(), spans);
     let mut timer = pin!(sleep_until(Instant::now()));
     let mut seen = Phase::Serving;
     loop {
@@ -76,8 +69,11 @@ pub(crate) async fn run(
         }
         tokio::select! {
             biased;
-            result = connection.as_mut() => {
-                if let Err(error) = result {
+            result = poll_fn(|cx| { facts.begin_turn(); connection.as_mut().poll(cx) }) => {
+                if let Some(event) = facts.broken() {
+                    reporter.record(event);
+                    debug!(?peer, reason = event.name(), "connection closed: its client's fault");
+                } else if let Err(error) = result {
                     debug!(?peer, %error, "connection ended with an error");
                 }
                 return ConnectionEnd::Closed;
@@ -85,17 +81,26 @@ pub(crate) async fn run(
             now_in = advance(&mut phase, seen) => {
                 seen = now_in;
                 if seen == Phase::Cut {
+                    reporter.record(Event::ConnectionCut);
                     return ConnectionEnd::Cut { streams: streams.open() };
                 }
                 connection.as_mut().graceful_shutdown();
                 life.drained(Instant::now());
             }
             () = timer.as_mut(), if next.is_some() => {
-                let greeted = received.bytes() >= PREFACE_BYTES;
-                match life.due(Instant::now(), greeted, streams.open()) {
+                let activity = Activity {
+                    greeted: facts.greeted(),
+                    streams_open: streams.open(),
+                    idle_since: streams.idle_since(),
+                };
+                match life.due(Instant::now(), activity) {
                     Action::Wait => {}
-                    Action::GoAway => connection.as_mut().graceful_shutdown(),
-                    Action::Close(reason) => {
+                    Action::GoAway(event) => {
+                        reporter.record(event);
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    Action::Close(event, reason) => {
+                        reporter.record(event);
                         return cut(peer, reason, streams.open());
                     }
                 }
@@ -121,6 +126,7 @@ fn protocol(settings: &Settings, streams: &Streams) -> http2::Builder<Streams> {
         .auto_date_header(false)
         .max_concurrent_streams(settings.max_concurrent_streams)
         .max_pending_accept_reset_streams(settings.max_pending_resets)
+        .max_local_error_reset_streams(ERROR_RESETS_MAX)
         .max_header_list_size(settings.max_header_list_bytes)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
@@ -134,71 +140,4 @@ async fn advance(phase: &mut watch::Receiver<Phase>, seen: Phase) -> Phase {
     }
     // The server is gone without a drain; its drop ends this task.
     std::future::pending().await
-}
-
-/// The number of bytes that came from a socket; hyper does not tell when its handshake is over.
-struct Received {
-    count: Arc<AtomicUsize>,
-}
-
-impl Received {
-    fn watch(socket: TcpStream) -> (Watched, Self) {
-        let count = Arc::new(AtomicUsize::new(0));
-        (Watched { socket, count: Arc::clone(&count) }, Self { count })
-    }
-
-    fn bytes(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
-    }
-}
-
-/// A socket that counts what it receives, up to the preface.
-struct Watched {
-    socket: TcpStream,
-    count: Arc<AtomicUsize>,
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let result = Pin::new(&mut self.socket).poll_read(cx, buffer);
-        if self.count.load(Ordering::Relaxed) < PREFACE_BYTES {
-            self.count.fetch_add(buffer.filled().len() - before, Ordering::Relaxed);
-        }
-        result
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
 }

@@ -17,6 +17,7 @@ use crate::{
     config::{Settings, TCP_KEEPALIVE_INTERVAL, TCP_KEEPALIVE_RETRIES},
     connection::{self, ConnectionEnd},
     drain::{DrainReport, Phase},
+    observe::{Event, Reporter},
 };
 
 /// The connections' tasks. Dropping it ends them all.
@@ -25,18 +26,20 @@ pub(crate) struct Connections {
     phase: watch::Sender<Phase>,
     routes: Routes,
     settings: Arc<Settings>,
+    reporter: Reporter,
     ages: Ages,
     full: bool,
 }
 
 impl Connections {
-    pub(crate) fn new(settings: Arc<Settings>, routes: Routes) -> Self {
+    pub(crate) fn new(settings: Arc<Settings>, routes: Routes, reporter: Reporter) -> Self {
         Self {
             tasks: JoinSet::new(),
             phase: watch::Sender::new(Phase::Serving),
             routes,
             ages: Ages::new(settings.age, settings.seed),
             settings,
+            reporter,
             full: false,
         }
     }
@@ -49,6 +52,7 @@ impl Connections {
     pub(crate) fn admit(&mut self, socket: TcpStream) {
         let full = self.tasks.len() >= self.settings.max_connections;
         if full {
+            self.reporter.record(Event::ConnectionRefused);
             // Once per episode: a flood of connections must not become a flood of log lines.
             if !self.full {
                 let max = self.settings.max_connections;
@@ -58,11 +62,13 @@ impl Connections {
             return;
         }
         self.full = false;
+        self.reporter.record(Event::ConnectionAccepted);
         configure(&socket, self.settings.tcp_keepalive);
         self.tasks.spawn(connection::run(
             socket,
             self.routes.clone(),
             Arc::clone(&self.settings),
+            self.reporter.clone(),
             self.ages.next(),
             self.phase.subscribe(),
         ));
@@ -71,14 +77,16 @@ impl Connections {
     /// Waits for the end of any connection; pending for ever when there is none.
     pub(crate) async fn reap(&mut self) -> ConnectionEnd {
         match self.tasks.join_next().await {
-            Some(result) => end(result),
+            Some(result) => self.ended(result),
             None => std::future::pending().await,
         }
     }
 
     /// Sends GOAWAY to all, gives them `grace` to end, then cuts what is left.
     pub(crate) async fn drain(&mut self, grace: Duration) -> DrainReport {
-        while self.tasks.try_join_next().is_some() {}
+        while let Some(result) = self.tasks.try_join_next() {
+            self.ended(result);
+        }
         let started = Instant::now();
         let mut report = DrainReport { connections: self.tasks.len(), ..DrainReport::default() };
         self.phase.send_replace(Phase::Draining);
@@ -93,13 +101,14 @@ impl Connections {
         report.took = started.elapsed();
         report
     }
-}
 
-fn end(result: Result<ConnectionEnd, JoinError>) -> ConnectionEnd {
-    result.unwrap_or_else(|failure| {
-        error!(%failure, "a connection's task panicked; this is a bug in evenkeel-server");
-        ConnectionEnd::Closed
-    })
+    fn ended(&self, result: Result<ConnectionEnd, JoinError>) -> ConnectionEnd {
+        self.reporter.record(Event::ConnectionEnded);
+        result.unwrap_or_else(|failure| {
+            error!(%failure, "a connection's task panicked; this is a bug in evenkeel-server");
+            ConnectionEnd::Closed
+        })
+    }
 }
 
 /// Best effort: a client that is gone already makes these fail, and its connection ends anyway.

@@ -22,6 +22,45 @@
 //! # }
 //! ```
 //!
+//! # Limits
+//!
+//! A client that breaks a limit loses its connection (GOAWAY, ENHANCE_YOUR_CALM) or its stream, and
+//! each limit that is hit is counted ([`Server::stats`], [`Event`]). h2 has some of them; the
+//! others are the socket's under hyper:
+//!
+//! | attack | limit | whose | counter |
+//! | --- | --- | --- | --- |
+//! | Rapid Reset, no handler yet | [`Builder::max_pending_resets`] | h2 | `abuse_resets` |
+//! | Rapid Reset, running calls | [`Builder::max_resets_per_second`] | ours | `abuse_resets` |
+//! | too many streams, MadeYouReset | [`ERROR_RESETS_MAX`] | h2 | `abuse_error_resets` |
+//! | CONTINUATION flood | 5 frames | h2 | `abuse_continuations` |
+//! | header bomb | a multiple of [`Builder::max_header_list_bytes`] | h2 | `abuse_header_list` |
+//! | long header list | [`Builder::max_header_list_bytes`], answered 431 | h2 | `streams_refused` |
+//! | empty and tiny DATA | a budget | h2 | `abuse_data_frames` |
+//! | PING flood | [`Builder::max_pings_per_second`] | ours | `abuse_pings` |
+//! | SETTINGS flood | [`SETTINGS_PER_SECOND_MAX`] | ours | `abuse_settings` |
+//! | WINDOW_UPDATE flood | [`WINDOW_UPDATES_PER_SECOND_MAX`] | ours | `abuse_window_updates` |
+//! | PRIORITY, unknown frames | [`OTHER_FRAMES_PER_SECOND_MAX`] | ours | `abuse_other_frames` |
+//! | many connections | [`Builder::max_connections`] | ours | `connections_refused` |
+//! | idle connections | [`Builder::max_connection_idle`] | ours | `connections_idle` |
+//! | silence | [`Builder::handshake_timeout`] | ours | `handshake_timeouts` |
+//! | slow-loris | [`Builder::handshake_timeout`] | ours | `frames_stalled` |
+//! | no window for responses | [`Builder::max_response_stall`] | ours | `responses_stalled` |
+//! | nobody reads the socket | [`Builder::max_write_stall`] | ours | `writes_stalled` |
+//!
+//! No connection reads more than about [`TURN_FRAMES_MAX`] frames before others have their turn.
+//! What a client can make the server hold is at most its streams
+//! ([`Builder::max_concurrent_streams`]) times the largest response, until the stall's limit: where
+//! responses are large, lower one of them.
+//!
+//! # Restarts
+//!
+//! On Kubernetes a new pod has an address of its own, so a restart is a drain there and nothing
+//! else. Where one process takes over from another on the same address, give both the same
+//! listening socket (inherited, or [`std::net::TcpListener::try_clone`]) and drain the old one: no
+//! connection is ever in a queue that closes. SO_REUSEPORT is not offered: each process then has
+//! its own queue, and what waits in the old one is reset when it closes.
+//!
 //! Compared with `tonic::transport::Server`, this crate reinstates `grpc-timeout`, connect info and
 //! error recovery, and adds isolation of panics; see [`Server::serve`].
 
@@ -32,21 +71,30 @@ mod config;
 mod connection;
 mod connections;
 mod drain;
+mod frames;
+mod goaway;
 mod health;
 mod lifecycle;
+mod meter;
+mod observe;
 mod server;
 mod signals;
+mod socket;
 mod streams;
 mod timeout;
 
 pub use config::{
     AGE_JITTER, Builder, CONNECTION_WINDOW_BYTES, ConfigError, DEFAULT_DRAIN_DELAY,
     DEFAULT_DRAIN_GRACE, DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_CONCURRENT_STREAMS,
-    DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_HEADER_LIST_BYTES, DEFAULT_MAX_PENDING_RESETS,
-    DEFAULT_TCP_KEEPALIVE, DURATION_MAX, MIN_CONNECTION_AGE, STREAM_WINDOW_BYTES,
-    TCP_KEEPALIVE_INTERVAL, TCP_KEEPALIVE_RETRIES,
+    DEFAULT_MAX_CONNECTION_IDLE, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_HEADER_LIST_BYTES,
+    DEFAULT_MAX_PENDING_RESETS, DEFAULT_MAX_PINGS_PER_SECOND, DEFAULT_MAX_RESETS_PER_SECOND,
+    DEFAULT_MAX_RESPONSE_STALL, DEFAULT_MAX_WRITE_STALL, DEFAULT_TCP_KEEPALIVE, DURATION_MAX,
+    ERROR_RESETS_MAX, MIN_CONNECTION_AGE, OTHER_FRAMES_PER_SECOND_MAX, SETTINGS_PER_SECOND_MAX,
+    STREAM_WINDOW_BYTES, TCP_KEEPALIVE_INTERVAL, TCP_KEEPALIVE_RETRIES, TURN_BYTES_MAX,
+    TURN_FRAMES_MAX, WINDOW_UPDATES_PER_SECOND_MAX,
 };
 pub use drain::{DrainReport, ShutdownHandle};
 pub use health::Health;
+pub use observe::{Event, Observer, ServerStats};
 pub use server::{ServeError, Server};
 pub use signals::{Ended, Termination};

@@ -12,6 +12,7 @@ use crate::{
     connections::Connections,
     drain::{DrainReport, ShutdownHandle},
     health::Health,
+    observe::{Reporter, ServerStats},
 };
 
 /// Why a server could not go on.
@@ -33,6 +34,7 @@ pub struct Server {
     settings: Arc<Settings>,
     routes: Routes,
     health: Option<Health>,
+    reporter: Reporter,
     shutdown: ShutdownHandle,
 }
 
@@ -43,8 +45,14 @@ impl Server {
         Builder::default()
     }
 
-    pub(crate) fn new(settings: Settings, routes: Routes, health: Option<Health>) -> Self {
-        Self { settings: Arc::new(settings), routes, health, shutdown: ShutdownHandle::new() }
+    pub(crate) fn new(
+        settings: Settings,
+        routes: Routes,
+        health: Option<Health>,
+        reporter: Reporter,
+    ) -> Self {
+        let shutdown = ShutdownHandle::new();
+        Self { settings: Arc::new(settings), routes, health, reporter, shutdown }
     }
 
     /// Starts the drain from outside.
@@ -57,6 +65,12 @@ impl Server {
     #[must_use]
     pub fn health(&self) -> Option<Health> {
         self.health.clone()
+    }
+
+    /// The server's counters, also while it serves and after it.
+    #[must_use]
+    pub fn stats(&self) -> ServerStats {
+        self.reporter.stats()
     }
 
     /// Serves connections from all `listeners` until [`ShutdownHandle::drain`], then drains: health
@@ -78,7 +92,8 @@ impl Server {
             return Err(ServeError::NoListener);
         }
         let mut acceptor = Acceptor::new(Listeners::new(listeners));
-        let mut connections = Connections::new(Arc::clone(&self.settings), self.routes);
+        let mut connections =
+            Connections::new(Arc::clone(&self.settings), self.routes, self.reporter);
         if let Some(health) = &self.health {
             health.publish().await;
         }

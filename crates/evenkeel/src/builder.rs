@@ -26,6 +26,10 @@ use crate::{
 pub const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(10);
 /// Without keepalive, unacknowledged data ends a TCP connection after this time (gRFC A18).
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
+/// The default of [`ChannelBuilder::idle_timeout`].
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// The shortest [`ChannelBuilder::idle_timeout`].
+pub const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// The default of [`ChannelBuilder::connect_timeout`].
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -105,6 +109,7 @@ pub struct ChannelBuilder {
     policies: PolicyRegistry,
     dns: DnsOptions,
     connector: Option<Arc<dyn Connector>>,
+    idle_timeout: Option<Duration>,
     recorder: Arc<dyn Recorder>,
     seed: Option<u64>,
     runtime: Option<Handle>,
@@ -128,6 +133,7 @@ impl ChannelBuilder {
             policies: PolicyRegistry::built_in(),
             dns: DnsOptions::default(),
             connector: None,
+            idle_timeout: Some(IDLE_TIMEOUT),
             recorder: Arc::new(NoRecorder),
             seed: None,
             runtime: None,
@@ -228,6 +234,14 @@ impl ChannelBuilder {
         self
     }
 
+    /// Without a call for this long (30 min), or up to an eighth of it longer, the channel closes
+    /// its connections, stops resolving and is IDLE until the next call (gRFC A9). `None`: never.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.idle_timeout = timeout;
+        self
+    }
+
     /// Connects by this instead of TCP and Unix sockets: a pipe in memory for tests, say.
     #[must_use]
     pub fn connector(mut self, connector: Arc<dyn Connector>) -> Self {
@@ -310,6 +324,7 @@ impl ChannelBuilder {
                     keepalive: self.keepalive,
                 },
                 connector: self.connector.unwrap_or(sockets),
+                idle_timeout: self.idle_timeout,
                 recorder: self.recorder,
                 runtime,
             },
@@ -342,6 +357,11 @@ impl ChannelBuilder {
             if k.time.is_zero() || k.timeout.is_zero() {
                 return bad("keepalive time and timeout: expected more than 0".into());
             }
+        }
+        if let Some(timeout) = self.idle_timeout.filter(|t| *t < IDLE_TIMEOUT_MIN) {
+            return bad(format!(
+                "idle time-out: expected at least {IDLE_TIMEOUT_MIN:?}, got {timeout:?}"
+            ));
         }
         if self.connect_timeout.is_zero() {
             return bad("connect timeout: expected more than 0".into());

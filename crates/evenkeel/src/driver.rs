@@ -2,7 +2,11 @@
 //! connections report into inputs, does what the engine puts out, and publishes one snapshot per
 //! turn. Calls never talk to it, except to wake it from IDLE.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use evenkeel_core::{
     Address, Backoff, ConnectivityState, Engine, EngineOptions, Output, Picker, PolicyConfig,
@@ -20,6 +24,7 @@ use crate::{
     call::CallConfig,
     channel::{Shared, Snapshot},
     connector::Connector,
+    idleness::Idleness,
     resolving::{Answer, Inbox},
     transport::{Connection, ConnectionEvent, End, EventKind, Transport, TransportOptions},
 };
@@ -45,6 +50,7 @@ pub(crate) struct DriverOptions {
     pub(crate) backoff: Backoff,
     pub(crate) transport: TransportOptions,
     pub(crate) connector: Arc<dyn Connector>,
+    pub(crate) idle_timeout: Option<Duration>,
     pub(crate) recorder: Arc<dyn Recorder>,
     pub(crate) runtime: Handle,
 }
@@ -88,6 +94,7 @@ struct Driver {
     inbox: Arc<Inbox>,
     resolver_task: JoinSet<()>,
     resolver_answered: bool,
+    idleness: Idleness,
     call_config: Arc<CallConfig>,
     published: Option<(ConnectivityState, Arc<dyn Picker>)>,
     /// The published snapshot has connections that are gone, or lacks one that is there.
@@ -105,6 +112,7 @@ pub(crate) fn spawn(shared: Arc<Shared>, options: DriverOptions) -> mpsc::Sender
     });
     let runtime = options.runtime.clone();
     let call_config = options.call_config.clone();
+    let idleness = Idleness::new(options.idle_timeout);
     let driver = Driver {
         engine,
         shared,
@@ -119,6 +127,7 @@ pub(crate) fn spawn(shared: Arc<Shared>, options: DriverOptions) -> mpsc::Sender
         inbox: Arc::new(Inbox::default()),
         resolver_task: JoinSet::new(),
         resolver_answered: false,
+        idleness,
         call_config,
         published: None,
         links_changed: false,
@@ -157,6 +166,7 @@ impl Driver {
                 Some(ended) = self.resolver_task.join_next(), if !self.resolver_task.is_empty() =>
                     self.resolver_ended(ended),
                 () = at(timeout) => self.engine.handle_timeout(self.shared.now_ns()),
+                () = at(self.idleness.look_at()) => self.look_for_idleness(),
                 Some(_) = self.connections.join_next(), if !self.connections.is_empty() =>
                     continue, // its last event says all
             }
@@ -254,7 +264,29 @@ impl Driver {
                 }
             }
         }
+        if self.idleness.look_at().is_none() {
+            self.idleness.begin(Instant::now());
+        }
         self.engine.exit_idle(self.shared.now_ns());
+    }
+
+    /// gRFC A9: without a call for a while the channel lets go of connections and resolver. A call
+    /// that comes at this very moment is sent on a connection that drains, or wakes the channel.
+    fn look_for_idleness(&mut self) {
+        let transports = self.links.values().filter_map(|link| link.transport.as_ref());
+        let (mut sent, mut open) = (0, 0);
+        for transport in transports {
+            sent += u64::from(transport.seen.sent());
+            open += transport.seen.open();
+        }
+        let busy = open > 0 || self.shared.waiting.load(Ordering::Relaxed) > 0;
+        if self.idleness.look(Instant::now(), (self.next_number, sent), busy) {
+            self.resolver_task.abort_all();
+            self.resolver_task = JoinSet::new();
+            self.resolver_answered = false;
+            drop(self.inbox.take());
+            self.engine.enter_idle(self.shared.now_ns());
+        }
     }
 
     fn answered(&mut self, answer: Answer) {

@@ -22,13 +22,15 @@ mod connector;
 pub mod dns;
 mod driver;
 mod edge;
+mod idleness;
 mod literal;
 mod resolving;
 mod transport;
 mod unix;
 
 pub use builder::{
-    Backoff, BuildError, CONNECT_TIMEOUT, ChannelBuilder, KEEPALIVE_TIME_MIN, Keepalive,
+    Backoff, BuildError, CONNECT_TIMEOUT, ChannelBuilder, IDLE_TIMEOUT, IDLE_TIMEOUT_MIN,
+    KEEPALIVE_TIME_MIN, Keepalive,
 };
 pub use call::{CallFuture, ResponseBody};
 pub use channel::{Backend, CallOptions, Channel};

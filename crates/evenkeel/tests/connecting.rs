@@ -43,6 +43,14 @@ async fn call(channel: &Channel, timeout: Duration) -> Result<Bytes, Status> {
     soon("the call's end", unary(channel, request)).await.map(tonic::Response::into_inner)
 }
 
+/// The whole time, as a busy machine may see a single connection late.
+fn assert_backoff(times: &[tokio::time::Instant], what: &str) {
+    let [first, .., last] = times else { panic!("two connections") };
+    let waits = times.len() as u32 - 1;
+    let total = *last - *first;
+    assert!(total >= BACKOFF * waits - BACKOFF / 2, "{what}: {waits} waits in {total:?}");
+}
+
 type Script = fn(TcpStream) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Reads until the client closes.
@@ -118,10 +126,7 @@ async fn peer_that_is_no_server_fails_calls_with_its_reason_and_is_left_in_peace
         }
         assert_eq!(channel.state(), ConnectivityState::TransientFailure, "{what}");
         let times = peer.accepted(4).await;
-        for pair in times.windows(2) {
-            let gap = pair[1] - pair[0];
-            assert!(gap >= BACKOFF - Duration::from_millis(10), "{what}: {gap:?}");
-        }
+        assert_backoff(&times, what);
         assert_eq!(events.count("READY"), 0, "{what}: {:?}", events.list());
         assert_eq!(channel.state(), ConnectivityState::TransientFailure, "{what}");
     }
@@ -172,12 +177,10 @@ async fn server_that_greets_and_hangs_up_is_not_connected_to_in_a_loop() {
         let channel = builder.build().unwrap();
         channel.connect();
         let times = peer.accepted(6).await;
-        let gaps: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
         let list = events.list();
-        assert!(gaps[0] < BACKOFF, "the first time is forgiven: {gaps:?}");
-        for gap in &gaps[1..] {
-            assert!(*gap >= BACKOFF - Duration::from_millis(10), "{gaps:?} {list:#?}");
-        }
+        // The first time is forgiven.
+        assert_backoff(&times[1..], &format!("{list:#?}"));
+        assert_eq!(events.count("hung up 1 times"), 0);
         assert!(events.count("READY") >= 5, "{list:#?}");
         let why =
             if goaway { "the server sent GOAWAY" } else { "the server closed the connection" };

@@ -182,6 +182,28 @@ async fn keepalive_leaves_a_silent_server_after_time_and_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn goes_idle_without_calls_and_is_woken_by_the_next() {
+    let (builder, pipes) = over(Server::Serves);
+    let channel = builder.build().unwrap();
+    hello(&channel).await.unwrap();
+    for _ in 0..10 {
+        // Time that passes between two calls is what this test is about.
+        tokio::time::sleep(Duration::from_secs(29 * 60)).await;
+        assert_eq!(channel.state(), ConnectivityState::Ready);
+        hello(&channel).await.unwrap();
+    }
+    assert_eq!(pipes.attempts.lock().unwrap().len(), 1);
+    let idle = channel.wait_for_state_change(ConnectivityState::Ready);
+    let begun = Instant::now();
+    assert_eq!(idle.await, ConnectivityState::Idle);
+    let minutes = begun.elapsed().as_secs_f64() / 60.0;
+    assert!((30.0..=34.0).contains(&minutes), "{minutes}");
+    hello(&channel).await.unwrap();
+    assert_eq!(channel.state(), ConnectivityState::Ready);
+    assert_eq!(pipes.attempts.lock().unwrap().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn calls_are_served_over_a_pipe() {
     let (builder, pipes) = over(Server::Serves);
     let channel = builder.build().unwrap();

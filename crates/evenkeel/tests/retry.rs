@@ -163,6 +163,23 @@ fn unsent_bytes(port: u16) -> u64 {
     queues.map(|f| u64::from_str_radix(&f[4][..8], 16).expect("a number")).sum()
 }
 
+/// Waits until nothing moves any more but the few bytes of the kernel's window probes. The table is
+/// long when the machine is busy, so it is read now and then only.
+async fn filled(port: u16) {
+    let (mut turns, mut last, mut same) = (0, 0_u64, 0);
+    until("full buffers", || {
+        turns += 1;
+        if turns % 50 == 0 {
+            let now = unsent_bytes(port);
+            let still = now > 0 && now.abs_diff(last) < 16_384;
+            same = if still { same + 1 } else { 0 };
+            last = now;
+        }
+        same > 2
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn request_that_never_reached_the_socket_is_sent_until_it_is() {
     const STUCK: usize = 2;
@@ -199,25 +216,9 @@ async fn request_that_never_reached_the_socket_is_sent_until_it_is() {
         fixture::ready(&channel).await;
         let body = Bytes::from(vec![0; 16 * 1024 * KIB]);
         let mut large = Box::pin(unary(&channel, Request::new(body)));
-        let filling = async {
-            // Until nothing moves any more but the few bytes of the kernel's window probes. The
-            // table is long when the machine is busy, so it is read now and then only.
-            let (mut turns, mut last, mut same) = (0, 0_u64, 0);
-            until("full buffers", || {
-                turns += 1;
-                if turns % 50 == 0 {
-                    let now = unsent_bytes(port);
-                    let still = now > 0 && now.abs_diff(last) < 16_384;
-                    same = if still { same + 1 } else { 0 };
-                    last = now;
-                }
-                same > 2
-            })
-            .await;
-        };
         tokio::select! {
             _ = &mut large => panic!("nobody answered"),
-            () = filling => {}
+            () = filled(port) => {}
         }
         assert!(futures_util::poll!(&mut small).is_pending());
         kill.send(()).await.unwrap();

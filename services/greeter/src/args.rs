@@ -32,6 +32,23 @@ pub(crate) struct Args {
     )]
     pub(crate) max_connection_age_grace: Option<Setting>,
 
+    /// Sends GOAWAY to connections that had no call for so long.
+    #[arg(
+        long, env = "GRPC_MAX_CONNECTION_IDLE", default_value = "30m", value_name = "DURATION",
+        value_parser = duration::parse, hide_env_values = true
+    )]
+    pub(crate) max_connection_idle: Setting,
+
+    /// Closes further connections when accepted.
+    #[arg(
+        long,
+        env = "GREETER_MAX_CONNECTIONS",
+        default_value = "10000",
+        value_name = "NUMBER",
+        hide_env_values = true
+    )]
+    pub(crate) max_connections: usize,
+
     /// Waits this long before each answer.
     #[arg(
         long, env = "GREETER_DELAY", default_value = "0s", value_name = "DURATION",
@@ -73,6 +90,7 @@ impl Args {
         [
             ("--max-connection-age", self.max_connection_age.as_ref()),
             ("--max-connection-age-grace", self.max_connection_age_grace.as_ref()),
+            ("--max-connection-idle", Some(&self.max_connection_idle)),
             ("--delay", Some(&self.delay)),
             ("--drain-delay", Some(&self.drain_delay)),
             ("--drain-grace", Some(&self.drain_grace)),
@@ -136,7 +154,7 @@ mod tests {
     #[test]
     fn the_readme_has_the_table_of_the_command_line() {
         let rows = rows_of_the_command();
-        assert_eq!(rows.len(), 8);
+        assert_eq!(rows.len(), 10);
         assert_eq!(rows_of_the_readme(), rows);
     }
 

@@ -95,6 +95,8 @@ async fn run(args: Args) -> Result<u8, Error> {
     let mut builder = Server::builder()
         .drain_delay(args.drain_delay.value)
         .drain_grace(args.drain_grace.value)
+        .max_connection_idle(args.max_connection_idle.value)
+        .max_connections(args.max_connections)
         .health([service_name(&service)])
         .reflection([helloworld::FILE_DESCRIPTOR_SET]);
     if let Some(age) = &args.max_connection_age {

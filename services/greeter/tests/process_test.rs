@@ -154,6 +154,15 @@ async fn sends_goaway_at_the_age_and_warns_of_a_bare_number() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_gets_goaway() {
+    let greeter = Greeter::start(&["--max-connection-idle", "100ms"], &[]).await;
+    let mut client = Client::connect(greeter.address).await;
+    client.hello().await.expect("an answer");
+    within(client.connection).await.expect("no panic").expect("GOAWAY with NO_ERROR");
+    drop(client.send);
+}
+
+#[tokio::test]
 async fn sigterm_lets_a_running_call_end_and_exits_zero() {
     let greeter = Greeter::start(&["--delay", "300ms"], &[]).await;
     let mut client = Client::connect(greeter.address).await;
@@ -226,7 +235,7 @@ async fn a_port_in_use_exits_one_and_names_it() {
 
 #[tokio::test]
 async fn bad_configuration_exits_64_and_says_what_was_expected() {
-    let cases: [Case; 10] = [
+    let cases: [Case; 12] = [
         (&["--delay", "soon"], &[], "expected a duration such as 5s"),
         (&[], &[("GRPC_MAX_CONNECTION_AGE", "5x")], "got \"5x\""),
         (&[], &[("GRPC_MAX_CONNECTION_AGE", "")], "expected a duration such as 5s"),
@@ -236,6 +245,8 @@ async fn bad_configuration_exits_64_and_says_what_was_expected() {
         (&["--listen", "8000"], &[], "such as 0.0.0.0:8000"),
         (&[], &[("MY_POD_IP", "greeter")], "expected an IP address"),
         (&["--drain-grace", "9000h"], &[], "drain_grace: expected 0ns to 365 days"),
+        (&["--max-connection-idle", "1ms"], &[], "max_connection_idle: expected 10ms"),
+        (&["--max-connections", "0"], &[], "max_connections: expected at least 1"),
         (&["--nonsense"], &[], "--nonsense"),
     ];
     for (args, env, expected) in cases {

@@ -363,3 +363,25 @@ fn the_same_seed_and_inputs_give_the_same_outputs() {
     assert_eq!(run(7), run(7));
     assert_ne!(run(7), run(8));
 }
+
+#[test]
+fn an_engine_that_goes_idle_lets_go_of_everything_and_begins_anew() {
+    let mut engine = engine("round_robin");
+    engine.exit_idle(0);
+    engine.resolver_update(0, &endpoints(1..=3), None);
+    let ids = connects(&outputs(&mut engine));
+    engine.connected(0, ids[0]);
+    engine.connect_failed(0, ids[1], Status::unavailable("refused"));
+    outputs(&mut engine);
+    engine.enter_idle(SECOND_NS);
+    let gone = outputs(&mut engine);
+    let disconnected = gone.iter().filter(|o| matches!(o, Output::Disconnect { .. })).count();
+    assert_eq!(disconnected, 3);
+    assert_eq!(engine.poll_timeout(), None, "no backoff is left to wake it");
+    assert_eq!(texts(gone).pop().unwrap(), "publish IDLE [\"queue\", \"queue\", \"queue\"]");
+    engine.exit_idle(2 * SECOND_NS);
+    let woken = texts(outputs(&mut engine));
+    assert_eq!(woken, ["publish CONNECTING [\"queue\", \"queue\", \"queue\"]"]);
+    engine.resolver_update(2 * SECOND_NS, &endpoints(1..=3), None);
+    assert_eq!(connects(&outputs(&mut engine)).len(), 3);
+}

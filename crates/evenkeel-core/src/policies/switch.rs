@@ -27,6 +27,13 @@ impl Switch {
         self.current.is_none()
     }
 
+    /// Lets go of everything, as before the first resolver update.
+    pub fn clear(&mut self, ctx: &mut Ctx<'_>) {
+        self.current = None;
+        self.pending = None;
+        self.drop_strangers(ctx);
+    }
+
     fn update(&mut self, input: Input<'_>, config: &PolicyConfig, ctx: &mut Ctx<'_>) {
         let is_wanted = |node: &Node| node.name == config.name();
         if self.current.as_ref().is_some_and(is_wanted) {

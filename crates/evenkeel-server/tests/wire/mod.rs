@@ -4,13 +4,16 @@
 // Each test file uses a part of this.
 #![allow(dead_code)]
 
+pub(crate) mod attacks;
 pub(crate) mod frames;
 pub(crate) mod probe;
 
 use std::{future::Future, net::SocketAddr, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use evenkeel_server::{Builder, DrainReport, Health, ServeError, ShutdownHandle};
+use evenkeel_server::{
+    Builder, DrainReport, Event, Health, ServeError, ServerStats, ShutdownHandle,
+};
 use h2::client::{ResponseFuture, SendRequest};
 use helloworld::HelloRequest;
 use http::{HeaderMap, Request};
@@ -37,6 +40,7 @@ pub(crate) struct Running {
     pub(crate) probe: Probe,
     pub(crate) shutdown: ShutdownHandle,
     pub(crate) health: Option<Health>,
+    pub(crate) stats: ServerStats,
     pub(crate) task: JoinHandle<Result<DrainReport, ServeError>>,
 }
 
@@ -50,8 +54,21 @@ impl Running {
             probe,
             shutdown: server.shutdown_handle(),
             health: server.health(),
+            stats: server.stats(),
             task: tokio::spawn(server.serve([listener])),
         }
+    }
+
+    /// Waits until this event has happened so often.
+    pub(crate) async fn counted(&self, event: Event, count: u64) {
+        // A counter has no way to tell; nothing but looking again does.
+        within(async {
+            while self.stats.count(event) < count {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        assert_eq!(self.stats.count(event), count, "{event:?} in {:?}", self.stats);
     }
 
     /// Waits for the end of the drain.
@@ -141,6 +158,11 @@ impl Client {
 
     pub(crate) async fn hello(&mut self, name: &str) -> Result<Answer, h2::Error> {
         self.call(SAY_HELLO, &[], &hello(name)).await
+    }
+
+    /// Whether this connection takes new calls, as far as this side knows.
+    pub(crate) async fn takes_calls(&mut self) -> bool {
+        within(self.send.clone().ready()).await.is_ok()
     }
 
     /// Waits until this connection takes no new calls.

@@ -102,7 +102,11 @@ impl Greeter for Probe {
                 self.release.acquire().await.expect("never closed").forget();
                 "held".to_owned()
             }
-            name => format!("Hello {name}"),
+            // As many bytes as the name asks for.
+            name => match name.strip_prefix("big ") {
+                Some(bytes) => "x".repeat(bytes.parse().expect("a number")),
+                None => format!("Hello {name}"),
+            },
         };
         Ok(tonic::Response::new(HelloReply { message }))
     }

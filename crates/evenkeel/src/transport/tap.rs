@@ -91,6 +91,11 @@ impl Seen {
         stream_id > self.highest_headers.load(Ordering::Acquire)
     }
 
+    /// Grows with each request that is sent.
+    pub(crate) fn sent(&self) -> u32 {
+        self.highest_headers.load(Ordering::Relaxed)
+    }
+
     /// The server complained about our keepalive (gRFC A8).
     pub(crate) fn too_many_pings(&self) -> bool {
         self.too_many_pings.load(Ordering::Relaxed)
