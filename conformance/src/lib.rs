@@ -1,4 +1,6 @@
-//! Our channel beside other gRPC clients: the client under test, and the runner that judges it.
+//! Our channel beside other gRPC clients: the client under test, gRPC's interop tests, and the
+//! runner that judges both.
 
 pub mod client;
+pub mod interop;
 pub mod runner;

@@ -10,23 +10,20 @@ use serde::Deserialize;
 use std::collections::HashSet;
 
 /// All expectations, in the order of the file.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Expectations {
-    /// Policies that our client refuses for now; a row of one is reported, not judged.
+    /// Policies and interop cases that we do not have yet; a row of one is reported, not judged.
     pub not_supported_yet: Vec<String>,
     /// One entry per row of a scenario.
-    #[serde(rename = "row")]
     pub rows: Vec<Expected>,
 }
 
 /// What one row has to be.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Expected {
-    /// The scenario's name in `reference.py`, or `greeter`.
+    /// The scenario's name in `reference.py`, or `greeter` or `interop`.
     pub scenario: String,
     /// The case's name, letter for letter.
     pub case: String,
@@ -35,8 +32,45 @@ pub struct Expected {
     /// Where the numbers come from, and why the tolerance is what it is.
     pub why: String,
     /// What grpc-go and C-core were measured to do; empty where they take no part.
-    #[serde(default)]
     pub peers: String,
+}
+
+/// The file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    not_supported_yet: Vec<String>,
+    row: Vec<Entry>,
+}
+
+/// What one row has to be, or several that are alike.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    scenario: String,
+    case: Option<String>,
+    #[serde(default)]
+    cases: Vec<String>,
+    checks: Vec<Predicate>,
+    why: String,
+    #[serde(default)]
+    peers: String,
+}
+
+impl Entry {
+    fn rows(self) -> Result<Vec<Expected>, Error> {
+        let Self { scenario, case, cases, checks, why, peers } = self;
+        if case.is_some() != cases.is_empty() {
+            return Err(Error::Expect(format!(
+                "a row of {scenario}: expected either `case` or `cases`, got {case:?} and {cases:?}"
+            )));
+        }
+        let row = |case| {
+            let (scenario, checks) = (scenario.clone(), checks.clone());
+            Expected { scenario, case, checks, why: why.clone(), peers: peers.clone() }
+        };
+        Ok(case.into_iter().chain(cases).map(row).collect())
+    }
 }
 
 /// What became of a row.
@@ -58,7 +92,10 @@ impl Expectations {
     /// An unknown key, a row that is there twice, a row without conditions or without a reason,
     /// and a condition without meaning.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let all: Self = toml::from_str(text).map_err(|e| Error::Expect(e.to_string()))?;
+        let file: File = toml::from_str(text).map_err(|e| Error::Expect(e.to_string()))?;
+        let rows: Result<Vec<_>, Error> = file.row.into_iter().map(Entry::rows).collect();
+        let rows = rows?.into_iter().flatten().collect();
+        let all = Self { not_supported_yet: file.not_supported_yet, rows };
         let mut seen = HashSet::new();
         for row in &all.rows {
             let refuse = |what: String| {
@@ -120,9 +157,9 @@ impl Expectations {
             .collect()
     }
 
-    /// A case is called after its policy wherever a scenario has several.
+    /// A case is called after its policy, or its interop case, wherever a scenario has several.
     fn policy_not_supported(&self, case: &str) -> Option<&str> {
-        let first = case.split([' ', ',']).next()?;
+        let first = case.split([' ', ',', ':']).next()?;
         self.not_supported_yet.iter().map(String::as_str).find(|policy| *policy == first)
     }
 }
@@ -184,12 +221,26 @@ mod tests {
     }
 
     #[test]
+    fn rows_that_are_alike_stand_together() {
+        let text = SMALL.replace("case = \"round_robin\"", "cases = [\"a: x\", \"b: x\"]");
+        let all = Expectations::parse(&text).unwrap();
+        assert_eq!(all.judge(&row("b: x", json!({"fail": 0}))), Verdict::Passed);
+        assert!(matches!(all.judge(&row("a: x", json!({"fail": 1}))), Verdict::Failed(_)));
+        let other = all.judge(&row("ring_hash_experimental: x", json!({})));
+        assert_eq!(other, Verdict::NotSupportedYet);
+    }
+
+    #[test]
     fn refuses_a_file_with_mistakes() {
         let refused = |text: &str| Expectations::parse(text).unwrap_err().to_string();
         assert!(refused(&SMALL.replace("why =", "because =")).contains("because"));
         assert!(refused(&format!("typo = 1\n{SMALL}")).contains("typo"));
         let again = SMALL.split_once("[[row]]").unwrap().1;
         assert!(refused(&format!("{SMALL}\n[[row]]{again}")).contains("twice"));
+        let none = SMALL.replace("case = \"round_robin\"", "");
+        assert!(refused(&none).contains("either `case` or `cases`"));
+        let both = SMALL.replace("case =", "cases = [\"x\"]\n        case =");
+        assert!(refused(&both).contains("either `case` or `cases`"));
         let empty = SMALL.replace(r#"[{ field = "fail", op = "==", value = 0 }]"#, "[]");
         assert!(refused(&empty).contains("at least one check"));
         assert!(refused(&SMALL.replace("a dead address costs nothing", " ")).contains("why"));

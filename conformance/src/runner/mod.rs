@@ -2,7 +2,8 @@
 //!
 //! The scenarios themselves are not ours: they are `reference.py`, the program that measured
 //! grpc-go, C-core and tonic, so that nobody has to believe our imitation of it. Ours is what the
-//! rows have to be (`expect.toml`), other people's clients against our greeter, and the page.
+//! rows have to be (`expect.toml`), other people's clients against our greeter, gRPC's interop
+//! cases, and the page.
 
 mod block;
 mod cli;
@@ -11,6 +12,7 @@ mod date;
 mod error;
 mod expect;
 mod facility;
+mod interop;
 mod lane;
 mod page;
 mod peers;

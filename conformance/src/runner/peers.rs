@@ -1,12 +1,13 @@
-//! `conformance peers`: both lanes at once, then the strangers, and every row judged as it comes.
+//! `conformance peers`: both lanes at once, then the strangers and the interop cases, and every row
+//! judged as it comes.
 
 use super::block::Block;
 use super::error::Error;
 use super::facility::{Facility, built_beside, on_path};
 use super::report::Report;
 use super::row::Row;
-use super::scenario::{self, GREETER, LOUD, QUIET};
-use super::{lane, strangers};
+use super::scenario::{self, GREETER, INTEROP, LOUD, QUIET};
+use super::{interop, lane, strangers};
 use std::io::Write;
 use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -21,6 +22,7 @@ pub(crate) struct Plan {
     python: PathBuf,
     client: String,
     greeter: Option<PathBuf>,
+    interop: Option<interop::Programs>,
     selected: Vec<String>,
     blocks: [Block; 3],
 }
@@ -44,12 +46,20 @@ impl Plan {
     ) -> Result<Self, Error> {
         let selected = scenario::select(only)?;
         let strangers = selected.iter().any(|name| name == GREETER);
-        let scenarios = selected.iter().any(|name| name != GREETER);
+        let cases = selected.iter().any(|name| name == INTEROP);
+        let scenarios = selected.iter().any(|name| name != GREETER && name != INTEROP);
         let python = on_path("python3")?;
         facility.require(&["peer"])?;
         if strangers {
             facility.require(strangers::TOOLS)?;
         }
+        let interop = if cases {
+            facility.require(interop::TOOLS)?;
+            let client = built_beside("conformance-interop")?;
+            Some(interop::Programs { client, server: built_beside("conformance-server")? })
+        } else {
+            None
+        };
         let client = match client {
             Some(command) => command.to_owned(),
             None if scenarios => quoted(&built_beside("conformance-client")?.to_string_lossy()),
@@ -63,7 +73,8 @@ impl Plan {
         let first = Block::free(&[])?;
         let second = Block::free(std::slice::from_ref(&first))?;
         let third = Block::free(&[first.clone(), second.clone()])?;
-        Ok(Self { facility, python, client, greeter, selected, blocks: [first, second, third] })
+        let blocks = [first, second, third];
+        Ok(Self { facility, python, client, greeter, interop, selected, blocks })
     }
 
     /// The facility that was found.
@@ -117,8 +128,12 @@ impl Plan {
             Some(greeter) => strangers::run(&self.facility, greeter, third, &rows).await,
             None => Ok(()),
         };
+        let fourth = match &self.interop {
+            Some(programs) => interop::run(&self.facility, programs, &rows).await,
+            None => Ok(()),
+        };
         // The rows that this cost are missing, and a missing row fails.
-        for error in [first, second, third].into_iter().filter_map(Result::err) {
+        for error in [first, second, third, fourth].into_iter().filter_map(Result::err) {
             eprintln!("conformance: {error}");
         }
     }

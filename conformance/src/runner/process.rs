@@ -9,8 +9,8 @@ use super::error::Error;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
 /// How long a child has between being asked and being killed.
 const END_LIMIT: Duration = Duration::from_secs(10);
@@ -57,8 +57,12 @@ impl Started {
 
     /// The lines of its standard output; `None` after the first time.
     pub(crate) fn lines(&mut self) -> Option<Lines<BufReader<ChildStdout>>> {
-        use tokio::io::AsyncBufReadExt as _;
         Some(BufReader::new(self.child.stdout.take()?).lines())
+    }
+
+    /// The lines of its standard error, if that is piped and was not taken before.
+    pub(crate) fn error_lines(&mut self) -> Option<Lines<BufReader<ChildStderr>>> {
+        Some(BufReader::new(self.child.stderr.take()?).lines())
     }
 
     /// All of its standard error, if that is piped and was not taken before.

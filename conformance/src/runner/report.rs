@@ -42,7 +42,8 @@ impl<'a, W: Write> Report<'a, W> {
             }
             Verdict::NotSupportedYet => {
                 self.not_supported += 1;
-                self.line(&format!("- {name}: not supported yet"));
+                let why = row.refused().map(|why| format!(": {why}")).unwrap_or_default();
+                self.line(&format!("- {name}: not supported yet{why}"));
             }
         }
         self.rows.push((row, matches!(verdict, Verdict::Failed(_))));
@@ -123,7 +124,7 @@ mod tests {
         let mut report = Report::new(&expectations, &mut out);
         report.row(row("round_robin", 0));
         report.row(row("round_robin", 2));
-        report.row(row("ring_hash_experimental", 0));
+        report.row(Row::new("dead", "ring_hash_experimental", json!({"refused": "no ring"})));
         report.missing(&["dead".to_owned()], 0);
         assert!(!report.sum());
         let text = String::from_utf8(out).unwrap();
@@ -133,7 +134,7 @@ mod tests {
              × dead / round_robin: 2 failed of 9\n    \
              expected fail = 0, got 2\n    \
              an error of it: connection refused\n\
-             - dead / ring_hash_experimental: not supported yet\n\
+             - dead / ring_hash_experimental: not supported yet: no ring\n\
              × dead / pick_first: the row did not come\n\
              conformance: 1 passed, 2 failed, 1 not supported yet\n"
         );

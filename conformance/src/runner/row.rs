@@ -52,6 +52,7 @@ const TOLD: &[(&str, &str)] = &[
     ("reply", "reply"),
     ("overall", "overall"),
     ("greeter", "helloworld.Greeter"),
+    ("took_ms", "took ms"),
     ("error", "error"),
 ];
 
@@ -114,6 +115,11 @@ impl Row {
             }
         }
         words.join(", ")
+    }
+
+    /// Why nothing was run, if the row says so.
+    pub fn refused(&self) -> Option<&str> {
+        self.result.get("refused")?.as_str()
     }
 
     /// Messages of failed calls, as far as the row keeps them.

@@ -1,0 +1,193 @@
+//! gRPC's interop cases in both directions: our channel against grpc-go's server, and grpc-go's
+//! client against a server on `evenkeel-server`. Each case is a process of its own, as everybody
+//! runs them, so that its exit code is the verdict of its author.
+
+use super::error::Error;
+use super::facility::Facility;
+use super::process::{self, Started};
+use super::row::Row;
+use super::scenario::INTEROP;
+use crate::interop::{Case, NOT_SUPPORTED};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufRead, Lines};
+use tokio::process::Command;
+use tokio::sync::mpsc::Sender;
+
+/// How long a server may take until it says its port.
+const START_LIMIT: Duration = Duration::from_secs(10);
+const CASE_LIMIT: Duration = Duration::from_secs(30);
+/// grpc-go's server listens on all addresses; it gets calls on this one only.
+const HOST: &str = "127.0.0.1";
+
+/// The peers that this needs.
+pub(crate) const TOOLS: &[&str] = &["interop-client", "interop-server"];
+
+const OURS_TO_THEIRS: &str = "our client, grpc-go server";
+const THEIRS_TO_OURS: &str = "grpc-go client, our server";
+
+/// Our half of it.
+pub(crate) struct Programs {
+    /// `conformance-interop`.
+    pub(crate) client: PathBuf,
+    /// `conformance-server`.
+    pub(crate) server: PathBuf,
+}
+
+/// A running server; what it says is read as long as it lives.
+struct Server {
+    port: u16,
+    _process: Started,
+}
+
+/// Runs all cases, one after the other.
+pub(crate) async fn run(
+    facility: &Facility,
+    programs: &Programs,
+    rows: &Sender<Row>,
+) -> Result<(), Error> {
+    eprintln!("on {HOST}: {INTEROP}");
+    let theirs = start_theirs(&facility.tool("interop-server")).await?;
+    let client = Client { program: &programs.client, dashes: "--", port: theirs.port };
+    for case in Case::ALL.into_iter().filter(|case| meant_for_theirs(*case)) {
+        send(rows, case.name(), OURS_TO_THEIRS, client.run(case.name()).await).await;
+    }
+    drop(theirs);
+    let ours = start_ours(&programs.server).await?;
+    let tool = facility.tool("interop-client");
+    let client = Client { program: &tool, dashes: "-", port: ours.port };
+    for case in Case::ALL {
+        send(rows, case.name(), THEIRS_TO_OURS, client.run(case.name()).await).await;
+    }
+    for (case, why) in NOT_SUPPORTED {
+        for direction in directions(case) {
+            send(rows, case, direction, Ok(json!({"refused": why}))).await;
+        }
+    }
+    Ok(())
+}
+
+/// grpc-go's server has no id, which pick_first_unary asks for.
+fn meant_for_theirs(case: Case) -> bool {
+    case != Case::PickFirstUnary
+}
+
+/// Where grpc-go has the case: its server ignores what is asked about compression, so only a client
+/// can have that, and nothing of it is cacheable.
+fn directions(case: &str) -> &'static [&'static str] {
+    match case {
+        "cacheable_unary" => &[],
+        "orca_per_rpc" | "orca_oob" => &[OURS_TO_THEIRS, THEIRS_TO_OURS],
+        _ => &[OURS_TO_THEIRS],
+    }
+}
+
+async fn send(rows: &Sender<Row>, case: &str, direction: &str, result: Result<Value, Error>) {
+    let result = result.unwrap_or_else(|error| json!({"error": error.to_string()}));
+    // Without a receiver the run is ending.
+    let _ = rows.send(Row::new(INTEROP, &format!("{case}: {direction}"), result)).await;
+}
+
+/// An interop client and the server that it is pointed at.
+struct Client<'a> {
+    program: &'a Path,
+    /// What its flags begin with.
+    dashes: &'static str,
+    port: u16,
+}
+
+impl Client<'_> {
+    async fn run(&self, case: &str) -> Result<Value, Error> {
+        let flags = [
+            ("server_host", HOST.to_owned()),
+            ("server_port", self.port.to_string()),
+            ("test_case", case.to_owned()),
+        ];
+        let mut command = Command::new(self.program);
+        command.args(flags.map(|(flag, value)| format!("{}{flag}={value}", self.dashes)));
+        let began = Instant::now();
+        let finished = process::run(&mut command, CASE_LIMIT).await?;
+        let took_ms = began.elapsed().as_secs_f64() * 1e3;
+        let said: Vec<&str> = finished.stderr.lines().collect();
+        let errors = if finished.status.success() { &[] } else { &said[..] };
+        Ok(json!({"exit": finished.status.code(), "took_ms": took_ms, "errors": errors}))
+    }
+}
+
+async fn start_theirs(program: &Path) -> Result<Server, Error> {
+    let mut command = Command::new(program);
+    // It tells its port on this level only.
+    command.arg("-port=0").env("GRPC_GO_LOG_SEVERITY_LEVEL", "info").stderr(Stdio::piped());
+    let mut process = Started::spawn(&mut command, Signal::TERM)?;
+    let lines = process.error_lines().expect("nobody took the lines of a child just started");
+    let port = port(program, lines, "interop server listening on ").await?;
+    Ok(Server { port, _process: process })
+}
+
+async fn start_ours(program: &Path) -> Result<Server, Error> {
+    let mut command = Command::new(program);
+    command.args(["--host", HOST, "--port", "0"]);
+    let mut process = Started::spawn(&mut command, Signal::TERM)?;
+    let lines = process.lines().expect("nobody took the lines of a child just started");
+    let port = port(program, lines, "Started server on port ").await?;
+    Ok(Server { port, _process: process })
+}
+
+/// Waits for the line that has `mark`, and takes the port from its end.
+async fn port<R>(program: &Path, mut lines: Lines<R>, mark: &str) -> Result<u16, Error>
+where
+    R: AsyncBufRead + Unpin + Send + 'static,
+{
+    let mut said = Vec::new();
+    let search = async {
+        while let Ok(Some(line)) = lines.next_line().await {
+            if let Some(port) = port_of(&line, mark) {
+                return Some(port);
+            }
+            said.push(line);
+        }
+        None
+    };
+    let found = tokio::time::timeout(START_LIMIT, search).await;
+    let Ok(Some(port)) = found else {
+        return Err(Error::Process(format!(
+            "expected `{mark}…` from {} within {START_LIMIT:?}, got {said:?}",
+            program.display()
+        )));
+    };
+    // A server that says more must neither block on a full pipe nor meet a closed one.
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    Ok(port)
+}
+
+fn port_of(line: &str, mark: &str) -> Option<u16> {
+    let (_, address) = line.split_once(mark)?;
+    address.rsplit(':').next()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_port_that_a_server_says() {
+        let line = "2026/11/25 INFO: [interop] interop server listening on [::]:46823";
+        assert_eq!(port_of(line, "interop server listening on "), Some(46_823));
+        let line = "Started server on port 38013";
+        assert_eq!(port_of(line, "Started server on port "), Some(38_013));
+        assert_eq!(port_of(line, "listening on "), None);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_start_is_an_error_that_tells_what_it_said() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo no port is free"]);
+        let mut process = Started::spawn(&mut command, Signal::TERM).unwrap();
+        let lines = process.lines().unwrap();
+        let error = port(Path::new("server"), lines, "listening on ").await.unwrap_err();
+        assert!(error.to_string().contains("no port is free"), "{error}");
+    }
+}
