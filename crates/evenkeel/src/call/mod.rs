@@ -229,7 +229,12 @@ impl CallFuture {
             }
         }
         let this = self.project();
-        parts.extensions.insert(Backend { address: slot.transport.address.clone() });
+        if let Some(call) = this.call.as_mut() {
+            let mut extensions = std::mem::take(&mut call.extensions);
+            extensions.clear();
+            extensions.insert(Backend { address: slot.transport.address.clone() });
+            parts.extensions = extensions;
+        }
         let held = Held {
             stream,
             slot,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use evenkeel_core::service_config::MethodConfig;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Uri,
+    Extensions, HeaderMap, HeaderName, HeaderValue, Request, Uri,
     header::{TE, USER_AGENT},
     request::Parts,
 };
@@ -25,6 +25,8 @@ pub(crate) struct Call {
     pub(crate) headers: HeaderMap,
     pub(crate) wait_for_ready: bool,
     pub(crate) timeout: Option<Duration>,
+    /// The request's, for the response's to be made of: the map is there already.
+    pub(crate) extensions: Extensions,
     /// The caller said whether to wait.
     wait_is_own: bool,
     /// The headers have the timeout already.
@@ -57,6 +59,7 @@ impl Call {
             wait_is_own: options.wait_for_ready.is_some(),
             timeout: timeout.filter(|t| *t < TIMEOUT_MAX),
             timeout_is_own: true,
+            extensions,
             started: Instant::now(),
         })
     }

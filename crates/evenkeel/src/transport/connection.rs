@@ -35,6 +35,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// less what they carry. One stream that nobody reads may fill its window with messages of 10
 /// bytes; h2's own limit, half the connection's window, would end the connection for that.
 const SMALL_FRAMES_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Request bytes that one stream may have in h2's buffer beyond what the socket took: with less, a
+/// large message goes out in more and smaller steps.
+const SEND_BUFFER_BYTES_MAX: usize = 1024 * 1024;
 /// The largest header block that a response may have, in bytes.
 const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 
@@ -238,6 +241,7 @@ async fn greet(socket: BoxedIo, seen: &Arc<Seen>) -> Result<(SendRequest<Bytes>,
         // h2 counts each answer that comes long after its call was cancelled, and would end the
         // connection at the 1,024th. A slow server and short deadlines make thousands.
         .max_local_error_reset_streams(None)
+        .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
         .enable_push(false)
         .handshake(Tap::new(socket, seen.clone()))
         .await
