@@ -210,8 +210,8 @@ async fn request_that_never_reached_the_socket_is_sent_until_it_is() {
         }
     });
     let (builder, events) = to(&peer);
-    // On a quiet machine the connections live so shortly that the channel takes them for useless and
-    // backs off: the small call waits for the next one all the same.
+    // On a quiet machine the connections live so shortly that the channel takes them for useless
+    // and backs off: the small call waits for the next one all the same.
     let channel = builder.wait_for_ready(true).build().unwrap();
     let mut small = Box::pin(hello(&channel));
     for round in 0..STUCK {
