@@ -6,31 +6,17 @@ mod fixture;
 use std::{future::pending, sync::Arc};
 
 use bytes::Bytes;
-use evenkeel::{Channel, ChannelBuilder};
 use fixture::{
     bytes::{BytesCodec, chat, client, hello, path, unary},
-    events::Events,
     frames::{self, Frames, INITIAL_WINDOW_SIZE, REFUSED_STREAM, Requests},
-    peer::Peer,
+    peer::{Peer, expect, to},
     soon, until,
 };
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::{mpsc, watch};
-use tonic::{Code, Request, Status};
+use tonic::Request;
 
 const KIB: usize = 1024;
-
-fn to(peer: &Peer) -> (ChannelBuilder, Events) {
-    let events = Events::default();
-    (Channel::builder(peer.target()).recorder(events.recorder()), events)
-}
-
-fn expect(status: &Status, parts: &[&str]) {
-    assert_eq!(status.code(), Code::Unavailable, "{status}");
-    for part in parts {
-        assert!(status.message().contains(part), "{status} lacks {part:?}");
-    }
-}
 
 #[tokio::test]
 async fn streamed_request_is_replayed_from_its_start() {

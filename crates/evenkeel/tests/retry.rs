@@ -6,12 +6,12 @@ mod fixture;
 use std::{future::pending, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use evenkeel::{Channel, ChannelBuilder};
+use evenkeel::Channel;
 use fixture::{
     bytes::{chat, hello, unary},
     events::Events,
     frames::{self, Frames, INITIAL_WINDOW_SIZE, NO_ERROR, REFUSED_STREAM, Requests},
-    peer::{self, Peer},
+    peer::{self, Peer, expect, to},
     soon, until,
 };
 use futures_util::stream;
@@ -19,21 +19,9 @@ use tokio::{
     net::{TcpListener, TcpSocket},
     sync::mpsc,
 };
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request};
 
 const KIB: usize = 1024;
-
-fn to(peer: &Peer) -> (ChannelBuilder, Events) {
-    let events = Events::default();
-    (Channel::builder(peer.target()).recorder(events.recorder()), events)
-}
-
-fn expect(status: &Status, parts: &[&str]) {
-    assert_eq!(status.code(), Code::Unavailable, "{status}");
-    for part in parts {
-        assert!(status.message().contains(part), "{status} lacks {part:?}");
-    }
-}
 
 /// A server that draws the line of GOAWAY under each first request of its first connections.
 async fn unprocessing(connections: usize) -> (Peer, Requests) {

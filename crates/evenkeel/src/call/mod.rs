@@ -280,26 +280,27 @@ impl CallFuture {
             return Err(status.clone());
         }
         let lost = failure::classify(error, transport, attempt.stream_id);
-        let can_repeat = this.body.as_ref().is_some_and(Outgoing::can_repeat);
-        let again = match lost {
-            Lost::NeverWritten => can_repeat,
-            Lost::Unprocessed => can_repeat && !std::mem::replace(this.unprocessed_retried, true),
-            Lost::Failed(status) => {
-                attempt.feedback.finish(CallOutcome::Failed);
-                let again = self.again(status.code() as u8, Pushback::None, &attempt.slot);
-                return if again { Ok(()) } else { Err(status) };
+        let is_safe = match lost {
+            Lost::NeverWritten => true,
+            Lost::Unprocessed => !std::mem::replace(this.unprocessed_retried, true),
+            Lost::Failed(_) => false,
+        };
+        if is_safe && this.body.as_ref().is_some_and(Outgoing::can_repeat) {
+            attempt.feedback.finish(CallOutcome::NotSent);
+            let event = Event::TransparentRetry { address: &transport.address };
+            this.channel.shared.recorder.record(&event);
+            *this.stage = Stage::Pick;
+            return Ok(());
+        }
+        let (status, outcome) = match lost {
+            Lost::Failed(status) => (status, CallOutcome::Failed),
+            Lost::NeverWritten | Lost::Unprocessed => {
+                (failure::status(error, transport), CallOutcome::NotSent)
             }
         };
-        attempt.feedback.finish(CallOutcome::NotSent);
-        if !again {
-            let status = failure::status(error, transport);
-            let again = self.again(status.code() as u8, Pushback::None, &attempt.slot);
-            return if again { Ok(()) } else { Err(status) };
-        }
-        let event = Event::TransparentRetry { address: &transport.address };
-        this.channel.shared.recorder.record(&event);
-        *this.stage = Stage::Pick;
-        Ok(())
+        attempt.feedback.finish(outcome);
+        let again = self.again(status.code() as u8, Pushback::None, &attempt.slot);
+        if again { Ok(()) } else { Err(status) }
     }
 
     fn deadline_exceeded(&self) -> Status {
