@@ -18,12 +18,14 @@ pub struct PickArgs<'a> {
     pub now: Nanos,
     /// Fresh random bits, drawn by the caller.
     pub random: u64,
+    /// What the caller wants equal calls to be known by, if it said so.
+    pub routing_key: Option<&'a str>,
 }
 
 impl<'a> PickArgs<'a> {
-    /// The arguments of one pick.
+    /// The arguments of one pick, without a routing key.
     pub fn new(path: &'a str, headers: &'a HeaderMap, now: Nanos, random: u64) -> Self {
-        Self { path, headers, now, random }
+        Self { path, headers, now, random, routing_key: None }
     }
 }
 

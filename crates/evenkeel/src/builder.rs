@@ -16,6 +16,7 @@ use crate::{
     connector::{Connector, SocketConnector},
     dns::{DnsOptions, DnsResolverFactory},
     driver::DriverOptions,
+    layers::{AttemptLayer, CallLayer},
     literal::LiteralResolverFactory,
     transport::TransportOptions,
     unix::UnixResolverFactory,
@@ -105,6 +106,8 @@ pub struct ChannelBuilder {
     user_agent: Option<String>,
     wait_for_ready: bool,
     waiting_calls_max: usize,
+    call_layers: Vec<Arc<dyn CallLayer>>,
+    attempt_layers: Vec<Arc<dyn AttemptLayer>>,
     resolvers: Vec<Arc<dyn ResolverFactory>>,
     policies: PolicyRegistry,
     dns: DnsOptions,
@@ -129,6 +132,8 @@ impl ChannelBuilder {
             user_agent: None,
             wait_for_ready: false,
             waiting_calls_max: 65_536,
+            call_layers: Vec::new(),
+            attempt_layers: Vec::new(),
             resolvers: Vec::new(),
             policies: PolicyRegistry::built_in(),
             dns: DnsOptions::default(),
@@ -210,6 +215,20 @@ impl ChannelBuilder {
     #[must_use]
     pub fn waiting_calls_max(mut self, max: usize) -> Self {
         self.waiting_calls_max = max;
+        self
+    }
+
+    /// Runs this once for each call, inside the layers that were added before.
+    #[must_use]
+    pub fn call_layer(mut self, layer: impl CallLayer) -> Self {
+        self.call_layers.push(Arc::new(layer));
+        self
+    }
+
+    /// Runs this for each attempt, inside the layers that were added before.
+    #[must_use]
+    pub fn attempt_layer(mut self, layer: impl AttemptLayer) -> Self {
+        self.attempt_layers.push(Arc::new(layer));
         self
     }
 
@@ -307,6 +326,8 @@ impl ChannelBuilder {
             user_agent: parse_user_agent(self.user_agent.as_deref())?,
             wait_for_ready: self.wait_for_ready,
             waiting_calls_max: self.waiting_calls_max,
+            call_layers: self.call_layers,
+            attempt_layers: self.attempt_layers,
         };
         let tcp_user_timeout = self.keepalive.map_or(TCP_USER_TIMEOUT, |k| k.timeout);
         let sockets = Arc::new(SocketConnector { tcp_user_timeout });

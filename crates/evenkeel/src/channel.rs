@@ -27,14 +27,16 @@ use crate::{
     call::{CallConfig, CallFuture, ResponseBody},
     driver::{self, Command, DriverOptions},
     edge::{RequestBody, Status},
+    layers::{AttemptLayer, CallLayer},
     transport::{SlotQueue, Transport},
 };
 
 /// Per-call settings, put into `tonic::Request::extensions_mut()`.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct CallOptions {
     pub(crate) wait_for_ready: Option<bool>,
+    pub(crate) routing_key: Option<Arc<str>>,
 }
 
 impl CallOptions {
@@ -43,6 +45,14 @@ impl CallOptions {
     #[must_use]
     pub fn wait_for_ready(mut self, wait: bool) -> Self {
         self.wait_for_ready = Some(wait);
+        self
+    }
+
+    /// What policies that send equal calls to equal backends go by
+    /// ([`PickArgs::routing_key`](evenkeel_core::PickArgs::routing_key)). It is not sent.
+    #[must_use]
+    pub fn routing_key(mut self, key: impl Into<Arc<str>>) -> Self {
+        self.routing_key = Some(key.into());
         self
     }
 }
@@ -60,6 +70,8 @@ pub(crate) struct Defaults {
     pub(crate) user_agent: HeaderValue,
     pub(crate) wait_for_ready: bool,
     pub(crate) waiting_calls_max: usize,
+    pub(crate) call_layers: Vec<Arc<dyn CallLayer>>,
+    pub(crate) attempt_layers: Vec<Arc<dyn AttemptLayer>>,
 }
 
 /// What a pick needs: replaced as a whole, never changed.

@@ -2,6 +2,7 @@
 //! There is no hop to another task and no lock but h2's own; a call that has to wait is woken by
 //! the next snapshot, a free slot or its deadline.
 
+mod ending;
 mod failure;
 mod feedback;
 mod head;
@@ -18,6 +19,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use ending::CallEnding;
 use evenkeel_core::{CallOutcome, ConnectivityState, Pick, PickArgs, PickResult, observe::Event};
 use failure::Lost;
 use feedback::Feedback;
@@ -36,7 +38,8 @@ use waiting::{WaitFor, Waiting, Woken};
 use crate::{
     Backend, Channel,
     channel::{Shared, Snapshot},
-    edge::{self, RequestBody, Status},
+    edge::{self, Code, RequestBody, Status},
+    layers::AttemptStart,
     transport::StreamSlot,
 };
 
@@ -54,8 +57,8 @@ struct Attempt {
 enum Stage {
     /// Not polled yet, or refused before it began.
     New(Option<Status>),
-    /// To be picked and sent.
-    Pick,
+    /// To be picked and sent; with the time if it was just read.
+    Pick(Option<Instant>),
     /// Waiting to pick again.
     Wait,
     /// Sent.
@@ -75,25 +78,27 @@ pin_project! {
         body: Option<Outgoing>,
         unprocessed_retried: bool,
         retries: Retries,
+        ending: CallEnding,
         // A slot that was handed to this call when it waited.
         offered: Option<StreamSlot>,
         #[pin]
         deadline: Option<Sleep>,
-        #[pin]
-        waiting: Option<Waiting>,
-        #[pin]
-        backoff: Option<Sleep>,
+        // Boxed, as the future is moved about and most calls neither wait nor are repeated.
+        waiting: Option<Pin<Box<Waiting>>>,
+        backoff: Option<Pin<Box<Sleep>>>,
     }
 }
 
 impl CallFuture {
     pub(crate) fn new(channel: Channel, request: http::Request<RequestBody>) -> Self {
-        let (parts, body) = request.into_parts();
-        let (call, refused) = match Call::new(parts, &channel.shared.defaults) {
+        let (mut parts, body) = request.into_parts();
+        let mut ending = CallEnding::default();
+        let defaults = &channel.shared.defaults;
+        let call = ending.begin(&defaults.call_layers, &mut parts);
+        let (call, refused) = match call.and_then(|()| Call::new(parts, defaults)) {
             Ok(call) => (Some(call), None),
             Err(status) => (None, Some(status)),
         };
-        let deadline = call.as_ref().and_then(Call::deadline).map(sleep_until);
         Self {
             channel,
             stage: Stage::New(refused),
@@ -101,8 +106,9 @@ impl CallFuture {
             body: Some(Outgoing::Unread(body)),
             unprocessed_retried: false,
             retries: Retries::default(),
+            ending,
             offered: None,
-            deadline,
+            deadline: None,
             waiting: None,
             backoff: None,
         }
@@ -113,28 +119,36 @@ impl CallFuture {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<ResponseBody>, Status>> {
         loop {
-            let this = self.as_mut().project();
+            let mut this = self.as_mut().project();
             match this.stage {
                 Stage::New(refused) => {
                     if let Some(status) = refused.take() {
                         return Poll::Ready(Err(status));
                     }
+                    let now = Instant::now();
+                    if let Some(call) = this.call {
+                        call.begin(now);
+                        this.deadline.set(call.deadline().map(sleep_until));
+                    }
                     if let Some(body) = this.body {
                         body.read(cx, &this.channel.shared)?;
                     }
-                    *this.stage = Stage::Pick;
+                    *this.stage = Stage::Pick(Some(now));
                 }
-                Stage::Pick => self.as_mut().pick()?,
+                Stage::Pick(now) => {
+                    let now = now.take().unwrap_or_else(Instant::now);
+                    self.as_mut().pick(now)?;
+                }
                 Stage::Wait => {
-                    let Some(waiting) = this.waiting.as_pin_mut() else { continue };
-                    if let Woken::Slot(slot) = ready!(waiting.poll(cx)) {
+                    let Some(waiting) = this.waiting else { continue };
+                    if let Woken::Slot(slot) = ready!(waiting.as_mut().poll(cx)) {
                         *this.offered = Some(slot);
                     }
                     // Not to be sent any more when the deadline passed at the same time.
                     if this.deadline.as_pin_mut().is_some_and(|d| d.poll(cx).is_ready()) {
                         return Poll::Ready(Err(self.deadline_exceeded()));
                     }
-                    *this.stage = Stage::Pick;
+                    *this.stage = Stage::Pick(None);
                 }
                 Stage::Sent(attempt) => {
                     let result = ready!(Pin::new(&mut attempt.response).poll(cx));
@@ -151,10 +165,10 @@ impl CallFuture {
                     }
                 }
                 Stage::Backoff => {
-                    if let Some(backoff) = this.backoff.as_pin_mut() {
-                        ready!(backoff.poll(cx));
+                    if let Some(backoff) = this.backoff {
+                        ready!(backoff.as_mut().poll(cx));
                     }
-                    *this.stage = Stage::Pick;
+                    *this.stage = Stage::Pick(None);
                 }
                 Stage::Done => return Poll::Ready(Err(Status::internal("polled after its end"))),
             }
@@ -164,7 +178,7 @@ impl CallFuture {
     /// Picks and sends, or waits. It listens before it looks once more, so that nothing that
     /// happens in between is missed: the first time round the call comes back here, the second
     /// time it waits.
-    fn pick(self: Pin<&mut Self>) -> Result<(), Status> {
+    fn pick(self: Pin<&mut Self>, now: Instant) -> Result<(), Status> {
         let mut this = self.project();
         let (Some(call), Some(body)) = (this.call.as_mut(), this.body.as_mut()) else {
             return Err(Status::internal("a call without its request"));
@@ -176,12 +190,14 @@ impl CallFuture {
         {
             this.deadline.set(call.deadline().map(sleep_until));
         }
-        let sending = Sending { call, body, offered: this.offered, retries: this.retries.count };
+        this.retries.throttle = snapshot.config.throttle().cloned();
+        let retries = this.retries.count;
+        let sending = Sending { call, body, offered: this.offered, retries, now };
         let wait_for = match pick(shared, &snapshot, sending)? {
             Picked::Sent(attempt) => {
                 *this.stage = Stage::Sent(attempt);
                 // In this order, so that a slot that is left over goes to a call that waits.
-                this.waiting.set(None);
+                *this.waiting = None;
                 *this.offered = None;
                 return Ok(());
             }
@@ -192,10 +208,10 @@ impl CallFuture {
         }
         drop(snapshot);
         if this.waiting.is_none() {
-            this.waiting.set(Some(Waiting::begin(shared)?));
+            *this.waiting = Some(Box::pin(Waiting::begin(shared)?));
         }
-        if let Some(waiting) = this.waiting.as_pin_mut()
-            && waiting.arm(wait_for, this.offered.take())
+        if let Some(waiting) = this.waiting
+            && waiting.as_mut().arm(wait_for, this.offered.take())
         {
             *this.stage = Stage::Wait;
         }
@@ -220,7 +236,8 @@ impl CallFuture {
             let again = self.again(error.code() as u8, pushback, &slot);
             return if again { Ok(None) } else { Err(error) };
         }
-        if stream.is_end_stream() {
+        let ended = stream.is_end_stream();
+        if ended {
             feedback.finish(CallOutcome::Finished(status));
             if let Some(code) = status.filter(|code| *code != 0)
                 && self.as_mut().again(code, Pushback::of(&parts.headers), &slot)
@@ -229,6 +246,10 @@ impl CallFuture {
             }
         }
         let this = self.project();
+        let mut ending = std::mem::take(this.ending);
+        if ended {
+            ending.finish(status.map_or(Code::Unknown, |code| Code::from(i32::from(code))));
+        }
         if let Some(call) = this.call.as_mut() {
             let mut extensions = std::mem::take(&mut call.extensions);
             extensions.clear();
@@ -240,16 +261,17 @@ impl CallFuture {
             slot,
             feedback,
             pump: this.body.take().and_then(Outgoing::commit),
-            throttle: this.channel.shared.snapshot.load().config.throttle().cloned(),
+            ending,
+            throttle: this.retries.throttle.take(),
             timeout: this.call.as_ref().and_then(|c| c.timeout),
             deadline: this.call.as_ref().and_then(Call::deadline),
         };
-        Ok(Some(Response::from_parts(parts, ResponseBody::new(held, status.is_some()))))
+        Ok(Some(Response::from_parts(parts, ResponseBody::new(held, status.is_some(), ended))))
     }
 
     /// Whether the retry policy repeats an attempt that ended with `code`. If so, the call waits.
     fn again(self: Pin<&mut Self>, code: u8, pushback: Pushback, slot: &StreamSlot) -> bool {
-        let mut this = self.project();
+        let this = self.project();
         let shared = &this.channel.shared;
         let (Some(call), Some(body)) = (this.call.as_ref(), this.body.as_ref()) else {
             return false;
@@ -260,7 +282,7 @@ impl CallFuture {
         let Some(wait) = wait.filter(|_| body.can_repeat()) else { return false };
         let (address, attempt) = (&slot.transport.address, this.retries.count);
         shared.recorder.record(&Event::Retry { address, attempt });
-        this.backoff.set(Some(sleep_until(Instant::now() + wait)));
+        *this.backoff = Some(Box::pin(sleep_until(Instant::now() + wait)));
         *this.stage = Stage::Backoff;
         true
     }
@@ -289,7 +311,7 @@ impl CallFuture {
             attempt.feedback.finish(CallOutcome::NotSent);
             let event = Event::TransparentRetry { address: &transport.address };
             this.channel.shared.recorder.record(&event);
-            *this.stage = Stage::Pick;
+            *this.stage = Stage::Pick(None);
             return Ok(());
         }
         let (status, outcome) = match lost {
@@ -321,18 +343,23 @@ impl Future for CallFuture {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Poll::Ready(result) = self.as_mut().poll_steps(cx) {
-            let mut this = self.project();
+            let this = self.project();
             *this.stage = Stage::Done;
-            this.waiting.set(None);
+            *this.waiting = None;
             *this.offered = None;
+            if let Err(status) = &result {
+                this.ending.finish(status.code());
+            }
             return Poll::Ready(result);
         }
         if let Some(deadline) = self.as_mut().project().deadline.as_pin_mut() {
             ready!(deadline.poll(cx));
             let status = self.deadline_exceeded();
-            if let Stage::Sent(mut attempt) = std::mem::replace(self.project().stage, Stage::Done) {
+            let this = self.project();
+            if let Stage::Sent(mut attempt) = std::mem::replace(this.stage, Stage::Done) {
                 attempt.feedback.finish(CallOutcome::Failed);
             }
+            this.ending.finish(status.code());
             return Poll::Ready(Err(status));
         }
         Poll::Pending
@@ -350,16 +377,17 @@ struct Sending<'a> {
     body: &'a mut Outgoing,
     offered: &'a mut Option<StreamSlot>,
     retries: u32,
+    now: Instant,
 }
 
 fn pick(shared: &Shared, snapshot: &Snapshot, sending: Sending<'_>) -> Result<Picked, Status> {
-    let Sending { call, body, offered, retries } = sending;
-    let now = Instant::now();
+    let Sending { call, body, offered, retries, now } = sending;
     let mut wait_for = WaitFor::Picker(None);
     // Without a free slot the next pick may have one; after as many as there are connections, all
     // are taken.
     for _ in 0..snapshot.transports.len().max(1) {
-        let args = PickArgs::new(call.path(), &call.headers, shared.ns(now), fastrand::u64(..));
+        let mut args = PickArgs::new(call.path(), &call.headers, shared.ns(now), fastrand::u64(..));
+        args.routing_key = call.routing_key.as_deref();
         let pick = match snapshot.picker.pick(&args) {
             PickResult::Complete(pick) => pick,
             PickResult::Queue => return Ok(Picked::Wait(WaitFor::Picker(None))),
@@ -382,7 +410,17 @@ fn pick(shared: &Shared, snapshot: &Snapshot, sending: Sending<'_>) -> Result<Pi
             wait_for = WaitFor::Slot;
             continue;
         };
-        let request = call.attempt(metadata, retries, now);
+        let mut request = call.attempt(metadata, retries, now);
+        let layers = &shared.defaults.attempt_layers;
+        if !layers.is_empty() {
+            let headers = request.headers_mut();
+            let backend = &transport.address;
+            let start = AttemptStart { path: call.path(), headers, backend, retries };
+            if let Err(status) = feedback.begin(layers, start) {
+                feedback.finish(CallOutcome::NotSent);
+                return Err(status);
+            }
+        }
         let (response, stream) = match transport.sender().send_request(request, body.is_empty()) {
             Ok(sent) => sent,
             Err(error) if error.is_io() || error.is_go_away() || error.reason().is_some() => {

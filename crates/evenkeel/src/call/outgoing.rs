@@ -39,7 +39,9 @@ const STREAMS_MAX: usize = 2;
 /// Messages that are kept, and their bytes on the channel's account.
 struct Kept {
     shared: Arc<Shared>,
-    frames: Vec<Bytes>,
+    /// The first message apart from the rest: most calls have no other, and so need no list.
+    first: Option<Bytes>,
+    rest: Vec<Bytes>,
     bytes: usize,
     /// Everything so far is here. Once false, the call is committed to its attempt.
     whole: bool,
@@ -47,7 +49,11 @@ struct Kept {
 
 impl Kept {
     fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, frames: Vec::new(), bytes: 0, whole: true }
+        Self { shared, first: None, rest: Vec::new(), bytes: 0, whole: true }
+    }
+
+    fn frames(&self) -> impl Iterator<Item = Bytes> + use<'_> {
+        self.first.iter().chain(&self.rest).cloned()
     }
 
     /// Keeps one more frame if the limits allow it. False when they don't, now or earlier: then
@@ -61,22 +67,28 @@ impl Kept {
         self.whole = self.bytes <= REPLAY_BYTES_PER_CALL_MAX
             && all + frame.len() <= REPLAY_BYTES_PER_CHANNEL_MAX;
         if self.whole {
-            self.frames.push(frame.clone());
+            match self.first {
+                None => self.first = Some(frame.clone()),
+                Some(_) => self.rest.push(frame.clone()),
+            }
         }
         self.whole
     }
 
     /// Lets go of everything, and returns it for those who have yet to send it.
-    fn release(&mut self) -> Vec<Bytes> {
+    fn release(&mut self) -> impl Iterator<Item = Bytes> + use<> {
         self.whole = false;
-        self.shared.replay_bytes.fetch_sub(mem::take(&mut self.bytes), Ordering::Relaxed);
-        mem::take(&mut self.frames)
+        let bytes = mem::take(&mut self.bytes);
+        if bytes > 0 {
+            self.shared.replay_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        self.first.take().into_iter().chain(mem::take(&mut self.rest))
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.release();
+        drop(self.release());
     }
 }
 
@@ -181,7 +193,7 @@ impl Outgoing {
 
     /// True when there is nothing to send: HEADERS end the stream.
     pub(crate) fn is_empty(&self) -> bool {
-        matches!(self, Self::Whole(w) if w.kept.frames.is_empty() && w.once.is_empty())
+        matches!(self, Self::Whole(w) if w.kept.first.is_none() && w.once.is_empty())
     }
 
     /// Sends the body, from its start, on an attempt's stream.
@@ -202,7 +214,7 @@ impl Outgoing {
             }
             Self::Whole(whole) => {
                 let once = mem::take(&mut whole.once);
-                let mut frames = whole.kept.frames.iter().cloned().chain(once).peekable();
+                let mut frames = whole.kept.frames().chain(once).peekable();
                 while let Some(frame) = frames.next() {
                     if stream.send_data(frame, frames.peek().is_none()).is_err() {
                         break; // the stream's own error, which comes up in its response
@@ -289,7 +301,8 @@ impl PumpWork {
     /// Sends everything on one stream, until all is sent or the stream is broken. Fails with the
     /// request body.
     async fn serve(&mut self, stream: &mut SendStream<Bytes>) -> Result<(), Status> {
-        for frame in self.kept.frames.clone().into_iter().chain(mem::take(&mut self.once)) {
+        let kept: Vec<Bytes> = self.kept.frames().chain(mem::take(&mut self.once)).collect();
+        for frame in kept {
             if !send(stream, frame).await {
                 return Ok(());
             }
@@ -323,7 +336,7 @@ impl PumpWork {
 
     fn let_go(&mut self) {
         self.state.gave_up.store(true, Ordering::Release);
-        self.kept.release();
+        drop(self.kept.release());
     }
 }
 

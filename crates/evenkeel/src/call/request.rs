@@ -1,12 +1,13 @@
 //! What a call is made of before it is sent: its headers in our form, its options, its deadline.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use evenkeel_core::service_config::MethodConfig;
 use http::{
     Extensions, HeaderMap, HeaderName, HeaderValue, Request, Uri,
     header::{TE, USER_AGENT},
     request::Parts,
+    uri::{self, Scheme},
 };
 use tokio::time::Instant;
 
@@ -24,6 +25,7 @@ pub(crate) struct Call {
     uri: Uri,
     pub(crate) headers: HeaderMap,
     pub(crate) wait_for_ready: bool,
+    pub(crate) routing_key: Option<Arc<str>>,
     pub(crate) timeout: Option<Duration>,
     /// The request's, for the response's to be made of: the map is there already.
     pub(crate) extensions: Extensions,
@@ -31,7 +33,8 @@ pub(crate) struct Call {
     wait_is_own: bool,
     /// The headers have the timeout already.
     timeout_is_own: bool,
-    started: Instant,
+    /// When it was first polled: a call that nobody polls does nothing, and is not late.
+    started: Option<Instant>,
 }
 
 impl Call {
@@ -42,26 +45,32 @@ impl Call {
             .into_parts()
             .path_and_query
             .ok_or_else(|| Status::internal("the request has no path; expected /service/method"))?;
-        let uri = Uri::builder()
-            .scheme("http")
-            .authority(defaults.authority.clone())
-            .path_and_query(path)
-            .build()
+        let mut whole = uri::Parts::default();
+        whole.scheme = Some(Scheme::HTTP);
+        whole.authority = Some(defaults.authority.clone());
+        whole.path_and_query = Some(path);
+        let uri = Uri::from_parts(whole)
             .map_err(|e| Status::internal(format!("the request's path is not one: {e}")))?;
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.entry(USER_AGENT).or_insert_with(|| defaults.user_agent.clone());
         let timeout = headers.get(GRPC_TIMEOUT).map(parse_timeout).transpose()?;
-        let options = extensions.get::<CallOptions>().copied().unwrap_or_default();
+        let options = extensions.get::<CallOptions>().cloned().unwrap_or_default();
         Ok(Self {
             uri,
             headers,
             wait_for_ready: options.wait_for_ready.unwrap_or(defaults.wait_for_ready),
             wait_is_own: options.wait_for_ready.is_some(),
+            routing_key: options.routing_key,
             timeout: timeout.filter(|t| *t < TIMEOUT_MAX),
             timeout_is_own: true,
             extensions,
-            started: Instant::now(),
+            started: None,
         })
+    }
+
+    /// From now on the deadline counts.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        self.started = Some(now);
     }
 
     pub(crate) fn path(&self) -> &str {
@@ -85,7 +94,7 @@ impl Call {
 
     /// When the call has to be over.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.timeout.map(|t| self.started + t)
+        Some(self.started? + self.timeout?)
     }
 
     /// The head of one attempt at `now`: the server is told the time that is left, and how many
@@ -105,7 +114,7 @@ impl Call {
             headers.insert(name, value);
         }
         if let Some(timeout) = self.timeout {
-            let spent = now.saturating_duration_since(self.started);
+            let spent = self.started.map_or(Duration::ZERO, |s| now.saturating_duration_since(s));
             if spent > TIMEOUT_SLACK || !self.timeout_is_own {
                 let mut left = write_timeout(timeout.saturating_sub(spent));
                 // Never the same twice, so it has no place in the connection's header table.

@@ -12,12 +12,17 @@ use std::{
 use bytes::Bytes;
 use evenkeel_core::CallOutcome;
 use h2::RecvStream;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{failure, feedback::Feedback, outgoing::Pump, retry::Throttle};
-use crate::{edge::Status, transport::StreamSlot};
+use super::{ending::CallEnding, failure, feedback::Feedback, outgoing::Pump, retry::Throttle};
+use crate::{
+    edge::{Code, Status},
+    transport::StreamSlot,
+};
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// What a call holds on to until its last byte. The stream is part of it: h2 takes a stream for
 /// open as long as somebody has it, and a caller may keep a response that it has read to its end.
@@ -25,6 +30,7 @@ pub(crate) struct Held {
     pub(crate) stream: RecvStream,
     pub(crate) slot: StreamSlot,
     pub(crate) feedback: Feedback,
+    pub(crate) ending: CallEnding,
     pub(crate) pump: Option<Pump>,
     pub(crate) throttle: Option<Arc<Throttle>>,
     pub(crate) timeout: Option<Duration>,
@@ -37,20 +43,23 @@ pub struct ResponseBody {
     /// Made only when the body has to wait: most responses arrive in one piece.
     timer: Option<Pin<Box<Sleep>>>,
     has_status: bool,
+    /// The head was all there is.
+    ended: bool,
     data_began: bool,
     data_ended: bool,
 }
 
 impl ResponseBody {
     /// The body of a response whose head has a `grpc-status` already, or not.
-    pub(crate) fn new(held: Held, has_status: bool) -> Self {
+    pub(crate) fn new(held: Held, has_status: bool, ended: bool) -> Self {
         let (held, timer) = (Some(held), None);
-        Self { held, timer, has_status, data_began: false, data_ended: false }
+        Self { held, timer, has_status, ended, data_began: false, data_ended: false }
     }
 
-    fn finish(&mut self, outcome: CallOutcome) {
+    fn finish(&mut self, outcome: CallOutcome, code: Code) {
         if let Some(mut held) = self.held.take() {
             held.feedback.finish(outcome);
+            held.ending.finish(code);
             if let (Some(throttle), CallOutcome::Finished(Some(0))) = (held.throttle, outcome) {
                 throttle.success();
             }
@@ -65,7 +74,7 @@ impl ResponseBody {
             Some(held) => failure::status(error, &held.slot.transport),
             None => Status::internal(format!("the response was read after its end: {error}")),
         };
-        self.finish(CallOutcome::Failed);
+        self.finish(CallOutcome::Failed, status.code());
         status
     }
 
@@ -90,7 +99,8 @@ impl ResponseBody {
                 if status.is_none() && !self.has_status {
                     return Poll::Ready(Some(Err(self.without_status())));
                 }
-                self.finish(CallOutcome::Finished(status));
+                let code = status.map_or(Code::Unknown, |code| Code::from(i32::from(code)));
+                self.finish(CallOutcome::Finished(status), code);
                 Poll::Ready(trailers.map(|t| Ok(Frame::trailers(t))))
             }
             Err(error) => Poll::Ready(Some(Err(self.broken(&error)))),
@@ -100,7 +110,7 @@ impl ResponseBody {
     /// A stream that ends cleanly and says nothing of success is what a proxy leaves of a call.
     fn without_status(&mut self) -> Status {
         let address = self.held.as_ref().map(|h| h.slot.transport.address.to_string());
-        self.finish(CallOutcome::Finished(None));
+        self.finish(CallOutcome::Finished(None), Code::Unknown);
         let address = address.unwrap_or_default();
         Status::unknown(format!("{address}: expected trailers with grpc-status, got none"))
     }
@@ -120,7 +130,7 @@ impl ResponseBody {
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         ready!(timer.as_mut().poll(cx));
         let waited_for = failure::waiting_for(&held.slot.transport.address);
-        self.finish(CallOutcome::Failed);
+        self.finish(CallOutcome::Failed, Code::DeadlineExceeded);
         Poll::Ready(failure::deadline_exceeded(timeout, &waited_for))
     }
 }
@@ -143,7 +153,8 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.held.as_ref().is_none_or(|held| held.stream.is_end_stream())
+        // Not what h2 says: to ask it takes its lock, and the next poll tells as well.
+        self.ended || self.held.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -159,5 +170,5 @@ impl std::fmt::Debug for ResponseBody {
 
 /// The `grpc-status` in headers or trailers.
 pub(crate) fn grpc_status(headers: &HeaderMap) -> Option<u8> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+    headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }

@@ -93,12 +93,14 @@ impl Pushback {
 }
 
 /// The retries of one call so far.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Retries {
     /// Attempts before the present one that the server may have seen.
     pub(crate) count: u32,
     /// Those since the server last said when.
     since_pushback: u32,
+    /// Whom to tell of a success.
+    pub(crate) throttle: Option<Arc<Throttle>>,
 }
 
 impl Retries {
