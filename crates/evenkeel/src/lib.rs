@@ -27,6 +27,7 @@ mod literal;
 mod resolving;
 mod transport;
 mod unix;
+pub mod view;
 
 pub use builder::{
     Backoff, BuildError, CONNECT_TIMEOUT, ChannelBuilder, IDLE_TIMEOUT, IDLE_TIMEOUT_MIN,
@@ -37,3 +38,4 @@ pub use channel::{Backend, CallOptions, Channel};
 pub use connector::{BoxedIo, Connecting, Connector, IoStream};
 pub use evenkeel_core as core;
 pub use evenkeel_core::ConnectivityState;
+pub use view::{ChannelSnapshot, ChannelView};

@@ -38,6 +38,7 @@ use crate::{
     channel::{Shared, Snapshot},
     edge::{self, RequestBody, Status},
     transport::StreamSlot,
+    view::InBackoff,
 };
 
 /// HTTP/2 has 2^30 stream ids per connection; one that nears the end is drained and replaced.
@@ -61,7 +62,9 @@ enum Stage {
     /// Sent.
     Sent(Attempt),
     /// Waiting to be sent again, by the retry policy.
-    Backoff,
+    Backoff {
+        _counted: InBackoff,
+    },
     Done,
 }
 
@@ -150,7 +153,7 @@ impl CallFuture {
                         Err(error) => self.as_mut().lost(attempt, &error)?,
                     }
                 }
-                Stage::Backoff => {
+                Stage::Backoff { .. } => {
                     if let Some(backoff) = this.backoff.as_pin_mut() {
                         ready!(backoff.poll(cx));
                     }
@@ -222,7 +225,9 @@ impl CallFuture {
         }
         if stream.is_end_stream() {
             feedback.finish(CallOutcome::Finished(status));
-            if let Some(code) = status.filter(|code| *code != 0)
+            if status == Some(0) {
+                slot.transport.seen.succeed();
+            } else if let Some(code) = status
                 && self.as_mut().again(code, Pushback::of(&parts.headers), &slot)
             {
                 return Ok(None);
@@ -261,7 +266,7 @@ impl CallFuture {
         let (address, attempt) = (&slot.transport.address, this.retries.count);
         shared.recorder.record(&Event::Retry { address, attempt });
         this.backoff.set(Some(sleep_until(Instant::now() + wait)));
-        *this.stage = Stage::Backoff;
+        *this.stage = Stage::Backoff { _counted: InBackoff::begin(shared) };
         true
     }
 
@@ -289,6 +294,8 @@ impl CallFuture {
             attempt.feedback.finish(CallOutcome::NotSent);
             let event = Event::TransparentRetry { address: &transport.address };
             this.channel.shared.recorder.record(&event);
+            let is_counted = matches!(lost, Lost::Unprocessed);
+            this.channel.shared.counts.transparent_retry(is_counted);
             *this.stage = Stage::Pick;
             return Ok(());
         }
@@ -307,7 +314,7 @@ impl CallFuture {
         let shared = &self.channel.shared;
         let waited_for = match (&self.stage, &self.waiting) {
             (Stage::Sent(attempt), _) => failure::waiting_for(&attempt.slot.transport.address),
-            (Stage::Backoff, _) => "while waiting to try again".to_owned(),
+            (Stage::Backoff { .. }, _) => "while waiting to try again".to_owned(),
             (_, Some(waiting)) => waiting.to_string(),
             _ => format!("while waiting for a connection to {}", shared.target),
         };
@@ -322,6 +329,9 @@ impl Future for CallFuture {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Poll::Ready(result) = self.as_mut().poll_steps(cx) {
             let mut this = self.project();
+            if result.is_err() && !matches!(this.stage, Stage::Done) {
+                this.channel.shared.counts.failed_unsent();
+            }
             *this.stage = Stage::Done;
             this.waiting.set(None);
             *this.offered = None;
@@ -330,8 +340,10 @@ impl Future for CallFuture {
         if let Some(deadline) = self.as_mut().project().deadline.as_pin_mut() {
             ready!(deadline.poll(cx));
             let status = self.deadline_exceeded();
-            if let Stage::Sent(mut attempt) = std::mem::replace(self.project().stage, Stage::Done) {
-                attempt.feedback.finish(CallOutcome::Failed);
+            let this = self.project();
+            match std::mem::replace(this.stage, Stage::Done) {
+                Stage::Sent(mut attempt) => attempt.feedback.finish(CallOutcome::Failed),
+                _ => this.channel.shared.counts.failed_unsent(),
             }
             return Poll::Ready(Err(status));
         }

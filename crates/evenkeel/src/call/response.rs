@@ -51,8 +51,11 @@ impl ResponseBody {
     fn finish(&mut self, outcome: CallOutcome) {
         if let Some(mut held) = self.held.take() {
             held.feedback.finish(outcome);
-            if let (Some(throttle), CallOutcome::Finished(Some(0))) = (held.throttle, outcome) {
-                throttle.success();
+            if outcome == CallOutcome::Finished(Some(0)) {
+                held.slot.transport.seen.succeed();
+                if let Some(throttle) = held.throttle {
+                    throttle.success();
+                }
             }
         }
     }
