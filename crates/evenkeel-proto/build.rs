@@ -1,8 +1,14 @@
-//! Generates the protocols' messages and stubs with protox, so that nobody needs protoc.
+//! Generates the protocols' messages and stubs with protox, so that nobody needs protoc, and keeps
+//! channelz's descriptor set, because that service is for tools that ask a server what it has.
 
-use std::{env, error::Error, path::PathBuf};
+use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 3] = [
+use prost::Message as _;
+
+const CHANNELZ: &str = "grpc/channelz/v1/channelz.proto";
+
+const FILES: [&str; 4] = [
+    CHANNELZ,
     "grpc/lb/v1/load_balancer.proto",
     "xds/data/orca/v3/orca_load_report.proto",
     "xds/service/orca/v3/orca.proto",
@@ -19,6 +25,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     for file in FILES.iter().chain(&IMPORTS) {
         println!("cargo::rerun-if-changed={}", root.join(file).display());
     }
+    let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
+    let channelz = protox::compile([CHANNELZ], [&root])?;
+    fs::write(out_dir.join("channelz.bin"), channelz.encode_to_vec())?;
     let descriptors = protox::compile(FILES, [&root])?;
     tonic_prost_build::configure().build_transport(false).compile_fds(descriptors)?;
     Ok(())

@@ -19,13 +19,14 @@ mod manifests;
 
 /// Our packages by height: a dependency may not lie higher than what depends on it. Tests may lean
 /// on anything (evenkeel's on evenkeel-server, say).
-const HEIGHTS: [(&str, u8); 15] = [
+const HEIGHTS: [(&str, u8); 16] = [
     ("evenkeel-core", 0),
     ("evenkeel-proto", 0),
     ("evenkeel-kubernetes", 1),
     ("evenkeel", 2),
     ("evenkeel-server", 2),
     ("evenkeel-sim", 2),
+    ("evenkeel-channelz", 3),
     ("evenkeel-control", 3),
     ("evenkeel-telemetry", 3),
     ("helloworld", 4),

@@ -50,6 +50,8 @@ const TOLD: &[(&str, &str)] = &[
     ("fail_ms", "failed after ms"),
     ("services", "services"),
     ("reply", "reply"),
+    ("channel_target", "channel"),
+    ("socket_remote", "its socket to"),
     ("overall", "overall"),
     ("greeter", "helloworld.Greeter"),
     ("took_ms", "took ms"),

@@ -1,7 +1,9 @@
 //! Other people's clients and tools against our greeter: clients of grpc-go and C-core under
-//! connection age, and grpcurl, grpc-health-probe and ghz as their users call them.
+//! connection age, and grpcurl, grpc-health-probe and ghz as their users call them. What grpcurl
+//! reads of our client's channel is beside it, in `channelz`.
 
 use super::block::Block;
+use super::channelz;
 use super::connections::count_during;
 use super::error::Error;
 use super::facility::Facility;
@@ -20,7 +22,7 @@ use tokio::sync::mpsc::Sender;
 const START_LIMIT: Duration = Duration::from_secs(10);
 /// A client of 20 s, with its start and what it still has in flight.
 const CLIENT_LIMIT: Duration = Duration::from_secs(60);
-const TOOL_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const TOOL_LIMIT: Duration = Duration::from_secs(30);
 const SERVICE: &str = "helloworld.Greeter";
 const GHZ_CALLS: &str = "2000";
 
@@ -65,6 +67,8 @@ pub(crate) async fn run(
     drop(aged);
     let plain = start(greeter, block.backend(4), None).await?;
     send(rows, "grpcurl", grpcurl(facility, &plain.address).await).await;
+    let shown = channelz::run(facility, &plain.address, &block.backend(5)).await;
+    send(rows, "grpcurl, channelz", shown).await;
     send(rows, "grpc-health-probe", health_probe(facility, &plain.address).await).await;
     send(rows, "ghz", ghz(facility, &plain.address).await).await;
     Ok(())
@@ -134,7 +138,7 @@ async fn client_under_age(command: &[PathBuf], greeters: &[Greeter]) -> Result<V
 }
 
 /// Standard output of a tool that has to end well.
-async fn output(tool: &Path, args: &[&str]) -> Result<String, Error> {
+pub(super) async fn output(tool: &Path, args: &[&str]) -> Result<String, Error> {
     let finished = process::run(Command::new(tool).args(args), TOOL_LIMIT).await?;
     if finished.status.success() {
         return Ok(finished.stdout);

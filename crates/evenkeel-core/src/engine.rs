@@ -51,6 +51,8 @@ pub enum Output {
     RequestResolution,
     /// For observers only: a subchannel changed its state.
     SubchannelState {
+        /// The subchannel; when it is SHUTDOWN, the id is not valid any more.
+        id: SubchannelId,
         /// The subchannel's address.
         address: Address,
         /// Its new state.
@@ -128,16 +130,17 @@ impl Effects {
         self.free.push(id.index);
         self.outputs.push_back(Output::Disconnect { id });
         let state = ConnectivityState::Shutdown;
-        self.outputs.push_back(Output::SubchannelState { address, state, error: None });
+        self.outputs.push_back(Output::SubchannelState { id, address, state, error: None });
     }
 
     /// Tells the policy and the observers that a subchannel's state changed.
     fn changed(&mut self, id: SubchannelId) {
         let Some(subchannel) = self.get(id) else { return };
         let (address, state) = (subchannel.address.clone(), subchannel.state);
-        let error = subchannel.last_error.clone();
-        let told = error.clone().filter(|_| state == ConnectivityState::TransientFailure);
-        self.outputs.push_back(Output::SubchannelState { address, state, error: told.clone() });
+        let told = subchannel.last_error.clone();
+        let told = told.filter(|_| state == ConnectivityState::TransientFailure);
+        let error = told.clone();
+        self.outputs.push_back(Output::SubchannelState { id, address, state, error });
         self.undelivered.push_back((id, state, told));
     }
 }
@@ -289,6 +292,11 @@ impl Engine {
     /// The address of a subchannel that still exists.
     pub fn address(&mut self, id: SubchannelId) -> Option<Address> {
         self.effects.get(id).map(|s| s.address.clone())
+    }
+
+    /// The name of the policy that calls are picked by; `None` before the first resolver update.
+    pub fn policy_name(&self) -> Option<&str> {
+        self.root.name()
     }
 
     fn publication(&self) -> Output {

@@ -1,10 +1,24 @@
-//! Messages and stubs of the load-balancing protocols, generated from the files in `proto/` whose
-//! origin is in `proto/PROVENANCE.md`. A crate of its own, so that core and the channel stay free
-//! of generated code until a policy needs it. Modules are laid out as the generated paths between
-//! packages expect: `xds.service.orca.v3` refers to `xds.data.orca.v3` by its place in the tree.
+//! Messages and stubs of the load-balancing protocols and of channelz, generated from the files in
+//! `proto/` whose origin is in `proto/PROVENANCE.md`. A crate of its own, so that core and the
+//! channel stay free of generated code until a policy needs it. Modules are laid out as the
+//! generated paths between packages expect: `xds.service.orca.v3` refers to `xds.data.orca.v3` by
+//! its place in the tree.
 
 /// Protocols of gRPC itself.
 pub mod grpc {
+    /// channelz, which shows a process's channels, servers and sockets (gRFC A14).
+    pub mod channelz {
+        /// `grpc.channelz.v1`: the service `Channelz` and its messages.
+        pub mod v1 {
+            // The generator documents only what the .proto file comments.
+            #![allow(missing_docs, unused_qualifications)]
+            include!(concat!(env!("OUT_DIR"), "/grpc.channelz.v1.rs"));
+
+            /// The encoded `FileDescriptorSet` of this package, for server reflection.
+            pub const FILE_DESCRIPTOR_SET: &[u8] =
+                include_bytes!(concat!(env!("OUT_DIR"), "/channelz.bin"));
+        }
+    }
     /// grpclb, the lookaside load-balancing protocol.
     pub mod lb {
         /// `grpc.lb.v1`: `BalanceLoad` and its messages.

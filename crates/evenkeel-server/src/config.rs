@@ -9,6 +9,7 @@ use crate::{
     health::Health,
     observe::{Observer, Reporter},
     server::Server,
+    view::ServerView,
 };
 
 /// Connections live for the configured age ± this fraction.
@@ -103,6 +104,7 @@ pub struct Builder {
     health: Option<Vec<String>>,
     reflection: Vec<&'static [u8]>,
     observer: Option<Arc<dyn Observer>>,
+    view: ServerView,
 }
 
 impl std::fmt::Debug for Builder {
@@ -154,7 +156,8 @@ impl Default for Builder {
             tcp_keepalive: DEFAULT_TCP_KEEPALIVE,
             seed: None,
         };
-        Self { settings, health: None, reflection: Vec::new(), observer: None }
+        let view = ServerView::default();
+        Self { settings, health: None, reflection: Vec::new(), observer: None, view }
     }
 }
 
@@ -301,6 +304,14 @@ impl Builder {
         self
     }
 
+    /// Shows the server in this view. It is made first, so that a service that shows it can be one
+    /// of the server's own routes.
+    #[must_use]
+    pub fn view(mut self, view: &ServerView) -> Self {
+        self.view = view.clone();
+        self
+    }
+
     /// Checks the settings and makes a server of `routes`.
     ///
     /// # Errors
@@ -320,7 +331,7 @@ impl Builder {
             routes = routes.add_service(reflection(&sets).build_v1alpha()?);
         }
         let reporter = Reporter::new(self.observer);
-        Ok(Server::new(self.settings, routes.prepare(), health, reporter))
+        Ok(Server::new(self.settings, routes.prepare(), health, reporter, self.view))
     }
 }
 

@@ -21,8 +21,9 @@ use crate::{
     drain::Phase,
     lifecycle::{Action, Activity, Lifecycle, Spans},
     observe::{Event, Reporter},
-    socket::Socket,
+    socket::{Facts, Socket},
     streams::Streams,
+    view::ServerView,
 };
 
 /// How a connection's task ended.
@@ -45,10 +46,12 @@ pub(crate) async fn run(
     reporter: Reporter,
     age: Option<Duration>,
     mut phase: watch::Receiver<Phase>,
+    view: ServerView,
 ) -> ConnectionEnd {
     let info: TcpConnectInfo = socket.connect_info();
     let peer = info.remote_addr;
     let streams = Streams::new(reporter.clone(), settings.max_response_stall);
+    let entry = view.enter(&info, &streams);
     let (socket, facts) = Socket::new(socket, &settings, &streams);
     let service = CallService::new(routes, info, streams.clone());
     let mut connection =
@@ -84,19 +87,16 @@ pub(crate) async fn run(
                     reporter.record(Event::ConnectionCut);
                     return ConnectionEnd::Cut { streams: streams.open() };
                 }
+                entry.drains();
                 connection.as_mut().graceful_shutdown();
                 life.drained(Instant::now());
             }
             () = timer.as_mut(), if next.is_some() => {
-                let activity = Activity {
-                    greeted: facts.greeted(),
-                    streams_open: streams.open(),
-                    idle_since: streams.idle_since(),
-                };
-                match life.due(Instant::now(), activity) {
+                match life.due(Instant::now(), activity(&facts, &streams)) {
                     Action::Wait => {}
                     Action::GoAway(event) => {
                         reporter.record(event);
+                        entry.drains();
                         connection.as_mut().graceful_shutdown();
                     }
                     Action::Close(event, reason) => {
@@ -106,6 +106,14 @@ pub(crate) async fn run(
                 }
             }
         }
+    }
+}
+
+fn activity(facts: &Facts, streams: &Streams) -> Activity {
+    Activity {
+        greeted: facts.greeted(),
+        streams_open: streams.open(),
+        idle_since: streams.idle_since(),
     }
 }
 

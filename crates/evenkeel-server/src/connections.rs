@@ -18,6 +18,7 @@ use crate::{
     connection::{self, ConnectionEnd},
     drain::{DrainReport, Phase},
     observe::{Event, Reporter},
+    view::ServerView,
 };
 
 /// The connections' tasks. Dropping it ends them all.
@@ -27,12 +28,18 @@ pub(crate) struct Connections {
     routes: Routes,
     settings: Arc<Settings>,
     reporter: Reporter,
+    view: ServerView,
     ages: Ages,
     full: bool,
 }
 
 impl Connections {
-    pub(crate) fn new(settings: Arc<Settings>, routes: Routes, reporter: Reporter) -> Self {
+    pub(crate) fn new(
+        settings: Arc<Settings>,
+        routes: Routes,
+        reporter: Reporter,
+        view: ServerView,
+    ) -> Self {
         Self {
             tasks: JoinSet::new(),
             phase: watch::Sender::new(Phase::Serving),
@@ -40,6 +47,7 @@ impl Connections {
             ages: Ages::new(settings.age, settings.seed),
             settings,
             reporter,
+            view,
             full: false,
         }
     }
@@ -71,6 +79,7 @@ impl Connections {
             self.reporter.clone(),
             self.ages.next(),
             self.phase.subscribe(),
+            self.view.clone(),
         ));
     }
 

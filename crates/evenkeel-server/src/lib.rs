@@ -82,6 +82,7 @@ mod signals;
 mod socket;
 mod streams;
 mod timeout;
+mod view;
 
 pub use config::{
     AGE_JITTER, Builder, CONNECTION_WINDOW_BYTES, ConfigError, DEFAULT_DRAIN_DELAY,
@@ -98,3 +99,4 @@ pub use health::Health;
 pub use observe::{Event, Observer, ServerStats};
 pub use server::{ServeError, Server};
 pub use signals::{Ended, Termination};
+pub use view::{ConnectionSnapshot, ListenerSnapshot, ServerSnapshot, ServerView, StreamCounts};

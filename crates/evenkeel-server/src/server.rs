@@ -13,6 +13,7 @@ use crate::{
     drain::{DrainReport, ShutdownHandle},
     health::Health,
     observe::{Reporter, ServerStats},
+    view::ServerView,
 };
 
 /// Why a server could not go on.
@@ -35,6 +36,7 @@ pub struct Server {
     routes: Routes,
     health: Option<Health>,
     reporter: Reporter,
+    view: ServerView,
     shutdown: ShutdownHandle,
 }
 
@@ -50,9 +52,10 @@ impl Server {
         routes: Routes,
         health: Option<Health>,
         reporter: Reporter,
+        view: ServerView,
     ) -> Self {
         let shutdown = ShutdownHandle::new();
-        Self { settings: Arc::new(settings), routes, health, reporter, shutdown }
+        Self { settings: Arc::new(settings), routes, health, reporter, view, shutdown }
     }
 
     /// Starts the drain from outside.
@@ -91,9 +94,10 @@ impl Server {
         if listeners.is_empty() {
             return Err(ServeError::NoListener);
         }
+        let _serving = self.view.serve(&listeners);
         let mut acceptor = Acceptor::new(Listeners::new(listeners));
         let mut connections =
-            Connections::new(Arc::clone(&self.settings), self.routes, self.reporter);
+            Connections::new(Arc::clone(&self.settings), self.routes, self.reporter, self.view);
         if let Some(health) = &self.health {
             health.publish().await;
         }

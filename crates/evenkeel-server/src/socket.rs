@@ -140,9 +140,12 @@ impl Socket {
     }
 
     fn sent(&mut self, bytes: &[u8]) {
-        let Self { outgoing, meter, facts, .. } = self;
+        let Self { outgoing, meter, facts, streams, .. } = self;
         let result = outgoing.scan(bytes, |head| {
             meter.sent(head);
+            if head.ends_stream() {
+                streams.answer();
+            }
             Ok::<_, std::convert::Infallible>(())
         });
         let Ok(()) = result;

@@ -32,6 +32,8 @@ struct Shared {
     max_stall: Duration,
     open: AtomicUsize,
     opened: AtomicU64,
+    answered: AtomicU64,
+    broken: AtomicU64,
     began: Instant,
     /// When the last open call ended, in nanoseconds since `began`.
     idle_since_ns: AtomicU64,
@@ -47,6 +49,8 @@ impl Streams {
                 max_stall,
                 open: AtomicUsize::new(0),
                 opened: AtomicU64::new(0),
+                answered: AtomicU64::new(0),
+                broken: AtomicU64::new(0),
                 began: Instant::now(),
                 idle_since_ns: AtomicU64::new(0),
                 announced: Mutex::new(None),
@@ -69,7 +73,25 @@ impl Streams {
         self.shared.began + Duration::from_nanos(self.shared.idle_since_ns.load(Ordering::Relaxed))
     }
 
+    /// Responses of which the last frame was handed to the socket.
+    pub(crate) fn answered(&self) -> u64 {
+        self.shared.answered.load(Ordering::Relaxed)
+    }
+
+    /// Streams that were reset, by either side.
+    pub(crate) fn broken(&self) -> u64 {
+        self.shared.broken.load(Ordering::Relaxed)
+    }
+
+    /// The end of a response was written.
+    pub(crate) fn answer(&self) {
+        self.shared.answered.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn record(&self, event: Event) {
+        if matches!(event, Event::StreamReset | Event::ResponseStalled) {
+            self.shared.broken.fetch_add(1, Ordering::Relaxed);
+        }
         self.shared.reporter.record(event);
     }
 

@@ -29,6 +29,7 @@ use crate::{
     edge::{RequestBody, Status},
     layers::{AttemptLayer, CallLayer},
     transport::{SlotQueue, Transport},
+    view::{self, Board, ChannelSnapshot, Counts},
 };
 
 /// Per-call settings, put into `tonic::Request::extensions_mut()`.
@@ -94,7 +95,11 @@ impl Snapshot {
 
 /// What calls and driver share.
 pub(crate) struct Shared {
+    /// Unique in the process.
+    pub(crate) id: u64,
     pub(crate) target: String,
+    pub(crate) scheme: String,
+    pub(crate) idle_timeout: Option<Duration>,
     pub(crate) defaults: Defaults,
     pub(crate) epoch: Instant,
     pub(crate) runtime: Handle,
@@ -107,6 +112,8 @@ pub(crate) struct Shared {
     pub(crate) waiting: AtomicUsize,
     /// Request bytes that are kept for transparent retries, over all calls.
     pub(crate) replay_bytes: AtomicUsize,
+    pub(crate) counts: Counts,
+    pub(crate) board: Board,
     state: watch::Sender<ConnectivityState>,
     closed: AtomicBool,
 }
@@ -154,7 +161,7 @@ impl Shared {
 #[derive(Clone)]
 pub struct Channel {
     pub(crate) shared: Arc<Shared>,
-    commands: mpsc::Sender<Command>,
+    pub(crate) commands: mpsc::Sender<Command>,
 }
 
 impl Channel {
@@ -168,7 +175,10 @@ impl Channel {
         let config = options.call_config.clone();
         let idle = Snapshot { state, picker, config, transports: Vec::new() };
         let shared = Arc::new(Shared {
+            id: view::next_id(),
             target: options.target.to_string(),
+            scheme: options.target.scheme().to_owned(),
+            idle_timeout: options.idle_timeout,
             defaults,
             epoch: Instant::now(),
             runtime: options.runtime.clone(),
@@ -178,6 +188,8 @@ impl Channel {
             queue: Arc::default(),
             waiting: AtomicUsize::new(0),
             replay_bytes: AtomicUsize::new(0),
+            counts: Counts::default(),
+            board: Board::default(),
             state: watch::Sender::new(state),
             closed: AtomicBool::new(false),
         });
@@ -188,6 +200,12 @@ impl Channel {
     /// The current state.
     pub fn state(&self) -> ConnectivityState {
         self.shared.state()
+    }
+
+    /// Everything that there is to see of the channel now. It asks no task, so it works when the
+    /// runtime stands still, and takes a lock that no call takes; O(subchannels).
+    pub fn snapshot(&self) -> ChannelSnapshot {
+        view::snapshot(&self.shared)
     }
 
     /// Leaves IDLE: resolves and connects, without a call.

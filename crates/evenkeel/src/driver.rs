@@ -184,6 +184,7 @@ impl Driver {
         self.resolver_task.abort_all();
         let status = Status::unavailable("the channel was shut down");
         self.shared.close(&status);
+        self.shared.board.close();
         self.options.recorder.record(&Event::ChannelState(ConnectivityState::Shutdown));
         let links = std::mem::take(&mut self.links).into_values();
         links.filter(|link| link.transport.is_none()).for_each(|link| link.task.abort());
@@ -216,7 +217,8 @@ impl Driver {
                 Output::Connect { id, address } => self.connect(id, address),
                 Output::Disconnect { id } => self.disconnect(id),
                 Output::RequestResolution => self.inbox.request(),
-                Output::SubchannelState { address, state, error } => {
+                Output::SubchannelState { id, address, state, error } => {
+                    self.shared.board.subchannel(id, &address, state, error.as_ref());
                     let event =
                         Event::SubchannelState { address: &address, state, error: error.as_ref() };
                     self.options.recorder.record(&event);
@@ -244,6 +246,7 @@ impl Driver {
             let ready = link.transport.as_ref().map(|t| (link.generation, t.clone()));
             transports[index as usize] = ready;
         }
+        self.shared.board.policy(self.engine.policy_name());
         let before = self.shared.state();
         let (picker, config) = (picker.clone(), self.call_config.clone());
         self.shared.publish(Snapshot { state: *state, picker, config, transports });
@@ -266,6 +269,7 @@ impl Driver {
         }
         if self.idleness.look_at().is_none() {
             self.idleness.begin(Instant::now());
+            self.shared.board.quiet_since(self.idleness.quiet_since());
         }
         self.engine.exit_idle(self.shared.now_ns());
     }
@@ -280,7 +284,9 @@ impl Driver {
             open += transport.seen.open();
         }
         let busy = open > 0 || self.shared.waiting.load(Ordering::Relaxed) > 0;
-        if self.idleness.look(Instant::now(), (self.next_number, sent), busy) {
+        let idle = self.idleness.look(Instant::now(), (self.next_number, sent), busy);
+        self.shared.board.quiet_since(self.idleness.quiet_since());
+        if idle {
             self.resolver_task.abort_all();
             self.resolver_task = JoinSet::new();
             self.resolver_answered = false;
@@ -303,11 +309,14 @@ impl Driver {
                 };
                 let policy = update.service_config.as_ref().and_then(|c| c.policy.as_ref());
                 self.engine.resolver_update(now, &update.endpoints, policy);
+                let has_config = update.service_config.is_some();
+                self.shared.board.resolver_update(update.endpoints, has_config);
             }
             Answer::Error(error) => {
                 self.resolver_answered = true;
                 tracing::debug!(target = %self.options.target, %error.status, "resolver error");
                 self.options.recorder.record(&Event::ResolverError(&error.status));
+                self.shared.board.resolver_error(&error.status);
                 self.engine.resolver_error(now, &error);
             }
         }
@@ -357,6 +366,7 @@ impl Driver {
         if link.transport.is_some() {
             // It drains: the connection ends when no snapshot and no call has it any more.
             self.links_changed = true;
+            self.shared.board.drains(link.number);
         } else {
             self.addresses.remove(&link.number);
             link.task.abort();
@@ -366,6 +376,7 @@ impl Driver {
     fn connection_event(&mut self, event: ConnectionEvent) {
         let ConnectionEvent { id, number, .. } = event;
         record_end(&self.options, &self.addresses, &event);
+        self.shared.board.connection(&event);
         if matches!(event.kind, EventKind::Failed(_) | EventKind::Closed { .. }) {
             self.addresses.remove(&number);
         }

@@ -37,6 +37,11 @@ impl Idleness {
         self.look_at
     }
 
+    /// Since when there was no call, as far as the last look tells.
+    pub(crate) fn quiet_since(&self) -> Instant {
+        self.quiet_since
+    }
+
     /// Looks; `busy` when a call is open or waits. True when the channel is to go IDLE, and then
     /// there is no next look.
     pub(crate) fn look(&mut self, now: Instant, activity: Activity, busy: bool) -> bool {

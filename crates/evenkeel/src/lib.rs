@@ -28,6 +28,7 @@ mod literal;
 mod resolving;
 mod transport;
 mod unix;
+pub mod view;
 
 pub use builder::{
     Backoff, BuildError, CONNECT_TIMEOUT, ChannelBuilder, IDLE_TIMEOUT, IDLE_TIMEOUT_MIN,
@@ -39,3 +40,4 @@ pub use connector::{BoxedIo, Connecting, Connector, IoStream};
 pub use evenkeel_core as core;
 pub use evenkeel_core::ConnectivityState;
 pub use layers::{AttemptLayer, AttemptStart, CallLayer, CallStart, OnAttemptEnd, OnCallEnd};
+pub use view::{ChannelSnapshot, ChannelView};

@@ -1,7 +1,7 @@
 //! Flags and environment of the client, checked before anything starts: a load test that runs with
 //! a setting other than the one that was meant is worse than none.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use evenkeel::{
@@ -120,6 +120,10 @@ pub struct Flags {
     /// With --output json: add counts for each slot of this length
     #[arg(long, value_name = "D", value_parser = duration::parse_positive)]
     pub slots: Option<Duration>,
+
+    /// Show the channel on this address while it runs, as JSON and by channelz; port 0: a free one
+    #[arg(long, env = "GREETER_ADMIN_LISTEN", hide_env_values = true, value_name = "IP:PORT")]
+    pub admin_listen: Option<SocketAddr>,
 }
 
 /// How results are printed.

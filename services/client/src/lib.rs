@@ -9,6 +9,7 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
+mod admin;
 pub mod cost;
 pub mod duration;
 pub mod events;

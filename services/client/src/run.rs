@@ -16,7 +16,9 @@ use helloworld::greeter_client::GreeterClient;
 use tonic::Status;
 
 use crate::{
-    EXIT_CONFIG, cost,
+    EXIT_CONFIG,
+    admin::Admin,
+    cost,
     events::EventLog,
     flags::{ConfigError, Flags, Output},
     greeting::{Greeter, Greeting, warm_up},
@@ -78,6 +80,13 @@ async fn execute(flags: &Flags, prepared: Prepared) -> io::Result<()> {
         lines.print(format_args!("Will use {policy} load balancing policy"));
         lines.print(format_args!("Creating channel with target {}", flags.target));
     }
+    let admin = match flags.admin_listen {
+        Some(address) => Some(Admin::start(address, &channel).await?),
+        None => None,
+    };
+    if let Some(Admin { address, .. }) = admin.as_ref().filter(|_| !flags.events) {
+        eprintln!("client: the channel is shown on http://{address}/channels (HTTP/2, channelz)");
+    }
     if !flags.warmup.is_zero() {
         tokio::select! {
             ready = warm_up(&channel, flags.warmup) => if ready.is_none() {
@@ -97,6 +106,9 @@ async fn execute(flags: &Flags, prepared: Prepared) -> io::Result<()> {
     };
     let written = io::stdout().lock().write_all(text.as_bytes());
     let _ = tokio::time::timeout(CLOSE_WAIT, channel.shutdown(Duration::ZERO)).await;
+    if let Some(admin) = admin {
+        admin.stop().await;
+    }
     events.flush().await;
     signals.abort();
     // Whoever closed stdout does not want the report.

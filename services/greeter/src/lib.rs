@@ -13,7 +13,8 @@ use std::{
 };
 
 use clap::Parser as _;
-use evenkeel_server::{ConfigError, ServeError, Server, Termination};
+use evenkeel_channelz::Channelz;
+use evenkeel_server::{ConfigError, ServeError, Server, ServerView, Termination};
 use helloworld::greeter_server::GreeterServer;
 use tokio::net::TcpListener;
 use tonic::{server::NamedService, service::Routes};
@@ -92,20 +93,23 @@ fn run_to_the_end(args: Args) -> Result<u8, Error> {
 
 async fn run(args: Args) -> Result<u8, Error> {
     let service = GreeterServer::new(Hello::new(&args));
+    let view = ServerView::new();
+    let channelz = Channelz::of_servers([view.clone()]);
     let mut builder = Server::builder()
         .drain_delay(args.drain_delay.value)
         .drain_grace(args.drain_grace.value)
         .max_connection_idle(args.max_connection_idle.value)
         .max_connections(args.max_connections)
         .health([service_name(&service)])
-        .reflection([helloworld::FILE_DESCRIPTOR_SET]);
+        .view(&view)
+        .reflection([helloworld::FILE_DESCRIPTOR_SET, evenkeel_channelz::FILE_DESCRIPTOR_SET]);
     if let Some(age) = &args.max_connection_age {
         builder = builder.max_connection_age(age.value);
     }
     if let Some(grace) = &args.max_connection_age_grace {
         builder = builder.max_connection_age_grace(grace.value);
     }
-    let server = builder.build(Routes::new(service))?;
+    let server = builder.build(Routes::new(service).add_service(channelz.into_service()))?;
     let signals = Termination::install().map_err(Error::Signals)?;
     let mut listeners = Vec::new();
     for address in args.listen {

@@ -35,7 +35,9 @@ fn texts(outputs: Vec<Output>) -> Vec<String> {
         Output::Connect { id, address } => format!("connect {id:?} {address}"),
         Output::Disconnect { id } => format!("disconnect {id:?}"),
         Output::RequestResolution => "resolve".into(),
-        Output::SubchannelState { address, state, error } => format!("{address} {state} {error:?}"),
+        Output::SubchannelState { address, state, error, .. } => {
+            format!("{address} {state} {error:?}")
+        }
         Output::Publish { state, picker } => format!("publish {state} {:?}", picks(&picker)),
     };
     outputs.into_iter().map(text).collect()

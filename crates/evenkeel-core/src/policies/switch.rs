@@ -27,6 +27,11 @@ impl Switch {
         self.current.is_none()
     }
 
+    /// The name of the policy that serves.
+    pub fn name(&self) -> Option<&str> {
+        self.current.as_ref().map(|node| node.name.as_str())
+    }
+
     /// Lets go of everything, as before the first resolver update.
     pub fn clear(&mut self, ctx: &mut Ctx<'_>) {
         self.current = None;

@@ -41,6 +41,16 @@ impl MethodConfigs {
         self.configs.get(*place)
     }
 
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.configs.len()
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.configs.is_empty()
+    }
+
     pub(super) fn parse(json: &Value) -> Result<Self, ConfigError> {
         let list = json.as_array().ok_or_else(|| ConfigError::new("", "a list", json))?;
         let mut all = Self::default();

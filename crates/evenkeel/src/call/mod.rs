@@ -41,6 +41,7 @@ use crate::{
     edge::{self, Code, RequestBody, Status},
     layers::AttemptStart,
     transport::StreamSlot,
+    view::InBackoff,
 };
 
 /// HTTP/2 has 2^30 stream ids per connection; one that nears the end is drained and replaced.
@@ -64,7 +65,10 @@ enum Stage {
     /// Sent.
     Sent(Attempt),
     /// Waiting to be sent again, by the retry policy.
-    Backoff,
+    Backoff {
+        wait: Pin<Box<Sleep>>,
+        _counted: InBackoff,
+    },
     Done,
 }
 
@@ -83,9 +87,8 @@ pin_project! {
         offered: Option<StreamSlot>,
         #[pin]
         deadline: Option<Sleep>,
-        // Boxed, as the future is moved about and most calls neither wait nor are repeated.
+        // Boxed, as the future is moved about and most calls do not wait.
         waiting: Option<Pin<Box<Waiting>>>,
-        backoff: Option<Pin<Box<Sleep>>>,
     }
 }
 
@@ -110,7 +113,6 @@ impl CallFuture {
             offered: None,
             deadline: None,
             waiting: None,
-            backoff: None,
         }
     }
 
@@ -164,10 +166,8 @@ impl CallFuture {
                         Err(error) => self.as_mut().lost(attempt, &error)?,
                     }
                 }
-                Stage::Backoff => {
-                    if let Some(backoff) = this.backoff {
-                        ready!(backoff.as_mut().poll(cx));
-                    }
+                Stage::Backoff { wait, .. } => {
+                    ready!(wait.as_mut().poll(cx));
                     *this.stage = Stage::Pick(None);
                 }
                 Stage::Done => return Poll::Ready(Err(Status::internal("polled after its end"))),
@@ -239,7 +239,9 @@ impl CallFuture {
         let ended = stream.is_end_stream();
         if ended {
             feedback.finish(CallOutcome::Finished(status));
-            if let Some(code) = status.filter(|code| *code != 0)
+            if status == Some(0) {
+                slot.transport.seen.succeed();
+            } else if let Some(code) = status
                 && self.as_mut().again(code, Pushback::of(&parts.headers), &slot)
             {
                 return Ok(None);
@@ -282,8 +284,8 @@ impl CallFuture {
         let Some(wait) = wait.filter(|_| body.can_repeat()) else { return false };
         let (address, attempt) = (&slot.transport.address, this.retries.count);
         shared.recorder.record(&Event::Retry { address, attempt });
-        *this.backoff = Some(Box::pin(sleep_until(Instant::now() + wait)));
-        *this.stage = Stage::Backoff;
+        let wait = Box::pin(sleep_until(Instant::now() + wait));
+        *this.stage = Stage::Backoff { wait, _counted: InBackoff::begin(shared) };
         true
     }
 
@@ -311,6 +313,8 @@ impl CallFuture {
             attempt.feedback.finish(CallOutcome::NotSent);
             let event = Event::TransparentRetry { address: &transport.address };
             this.channel.shared.recorder.record(&event);
+            let is_counted = matches!(lost, Lost::Unprocessed);
+            this.channel.shared.counts.transparent_retry(is_counted);
             *this.stage = Stage::Pick(None);
             return Ok(());
         }
@@ -329,7 +333,7 @@ impl CallFuture {
         let shared = &self.channel.shared;
         let waited_for = match (&self.stage, &self.waiting) {
             (Stage::Sent(attempt), _) => failure::waiting_for(&attempt.slot.transport.address),
-            (Stage::Backoff, _) => "while waiting to try again".to_owned(),
+            (Stage::Backoff { .. }, _) => "while waiting to try again".to_owned(),
             (_, Some(waiting)) => waiting.to_string(),
             _ => format!("while waiting for a connection to {}", shared.target),
         };
@@ -344,6 +348,9 @@ impl Future for CallFuture {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Poll::Ready(result) = self.as_mut().poll_steps(cx) {
             let this = self.project();
+            if result.is_err() && !matches!(this.stage, Stage::Done) {
+                this.channel.shared.counts.failed_unsent();
+            }
             *this.stage = Stage::Done;
             *this.waiting = None;
             *this.offered = None;
@@ -356,8 +363,9 @@ impl Future for CallFuture {
             ready!(deadline.poll(cx));
             let status = self.deadline_exceeded();
             let this = self.project();
-            if let Stage::Sent(mut attempt) = std::mem::replace(this.stage, Stage::Done) {
-                attempt.feedback.finish(CallOutcome::Failed);
+            match std::mem::replace(this.stage, Stage::Done) {
+                Stage::Sent(mut attempt) => attempt.feedback.finish(CallOutcome::Failed),
+                _ => this.channel.shared.counts.failed_unsent(),
             }
             this.ending.finish(status.code());
             return Poll::Ready(Err(status));

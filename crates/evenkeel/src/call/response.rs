@@ -60,8 +60,11 @@ impl ResponseBody {
         if let Some(mut held) = self.held.take() {
             held.feedback.finish(outcome);
             held.ending.finish(code);
-            if let (Some(throttle), CallOutcome::Finished(Some(0))) = (held.throttle, outcome) {
-                throttle.success();
+            if outcome == CallOutcome::Finished(Some(0)) {
+                held.slot.transport.seen.succeed();
+                if let Some(throttle) = held.throttle {
+                    throttle.success();
+                }
             }
         }
     }

@@ -37,6 +37,11 @@ impl CallConfig {
         self.methods.of(path)
     }
 
+    /// How many entries the service config has for methods.
+    pub(crate) fn methods_len(&self) -> usize {
+        self.methods.len()
+    }
+
     /// The throttle, if there is one.
     pub(crate) fn throttle(&self) -> Option<&Arc<Throttle>> {
         self.throttle.as_ref()
@@ -53,6 +58,11 @@ pub(crate) struct Throttle {
 impl Throttle {
     fn new(settings: RetryThrottling) -> Self {
         Self { settings, millitokens: AtomicU64::new(settings.max_millitokens) }
+    }
+
+    /// Its settings, and the thousandths of tokens that are left.
+    pub(crate) fn level(&self) -> (RetryThrottling, u64) {
+        (self.settings, self.millitokens.load(Ordering::Relaxed))
     }
 
     /// A call succeeded.

@@ -13,7 +13,7 @@ pub(crate) use connection::{Connection, ConnectionEvent, End, EventKind, Transpo
 use evenkeel_core::Address;
 use h2::client::SendRequest;
 pub(crate) use slots::{Place, SlotQueue, StreamSlot};
-use tap::Seen;
+pub(crate) use tap::Seen;
 
 /// A connection that became READY, as calls see it.
 pub(crate) struct Transport {

@@ -78,6 +78,11 @@ impl SlotQueue {
         self.len.load(Ordering::SeqCst) == 0
     }
 
+    /// How many stand in line.
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
     /// Stands at the end of the line. Whoever joins tries once more before waiting.
     pub(crate) fn join(self: &Arc<Self>) -> Place {
         let mut line = self.lock();

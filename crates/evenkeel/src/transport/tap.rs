@@ -34,6 +34,8 @@ pub(crate) struct Seen {
     read_count: AtomicU64,
     /// Streams that calls hold open now, and how many they were when the socket ended.
     open: AtomicU32,
+    /// Calls whose last word was OK.
+    succeeded: AtomicU64,
     open_at_end: OnceLock<u32>,
     first_bytes: OnceLock<[u8; 9]>,
     end_reason: OnceLock<String>,
@@ -52,6 +54,7 @@ impl Default for Seen {
             highest_headers: AtomicU32::new(0),
             read_count: AtomicU64::new(0),
             open: AtomicU32::new(0),
+            succeeded: AtomicU64::new(0),
             open_at_end: OnceLock::new(),
             first_bytes: OnceLock::new(),
             end_reason: OnceLock::new(),
@@ -143,6 +146,21 @@ impl Seen {
     /// Streams that calls hold open.
     pub(crate) fn open(&self) -> u32 {
         self.open.load(Ordering::SeqCst)
+    }
+
+    /// How many streams the server allows at once, if it set a limit.
+    pub(crate) fn max_streams(&self) -> Option<u32> {
+        Some(self.max_streams.load(Ordering::Relaxed)).filter(|max| *max != u32::MAX)
+    }
+
+    /// A call ended with OK. To be told before its slot is dropped, see `view::board`.
+    pub(crate) fn succeed(&self) {
+        self.succeeded.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Calls that ended with OK.
+    pub(crate) fn succeeded(&self) -> u64 {
+        self.succeeded.load(Ordering::Relaxed)
     }
 
     /// Streams that were open when the socket ended. Counted before h2 learns of the end, so that

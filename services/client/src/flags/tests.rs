@@ -71,6 +71,7 @@ fn bad_input_is_refused_with_what_was_expected() {
         (&["--keepalive-timeout", "1s"], "--keepalive-time"),
         (&["--allow-aggressive-keepalive"], "--keepalive-time"),
         (&["--output", "xml"], "[possible values: text, json]"),
+        (&["--admin-listen", "9090"], "invalid socket address"),
         (&["--unknown"], "unexpected argument '--unknown'"),
         (&["extra"], "unexpected argument 'extra'"),
     ] {
