@@ -2,7 +2,8 @@
 
 use std::{env, error::Error, path::PathBuf};
 
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
+    "grpc/health/v1/health.proto",
     "grpc/lb/v1/load_balancer.proto",
     "xds/data/orca/v3/orca_load_report.proto",
     "xds/service/orca/v3/orca.proto",

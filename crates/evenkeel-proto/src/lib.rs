@@ -1,10 +1,19 @@
-//! Messages and stubs of the load-balancing protocols, generated from the files in `proto/` whose
-//! origin is in `proto/PROVENANCE.md`. A crate of its own, so that core and the channel stay free
-//! of generated code until a policy needs it. Modules are laid out as the generated paths between
+//! Messages and stubs of the load-balancing and health protocols, generated from the files in `proto/` whose
+//! origin is in `proto/PROVENANCE.md`. A crate of its own, so that core stays free of generated
+//! code and whoever wants only the messages gets no channel. Modules are laid out as the generated paths between
 //! packages expect: `xds.service.orca.v3` refers to `xds.data.orca.v3` by its place in the tree.
 
 /// Protocols of gRPC itself.
 pub mod grpc {
+    /// What a server says of its own health.
+    pub mod health {
+        /// `grpc.health.v1`: `Check`, `Watch` and their messages.
+        pub mod v1 {
+            // The generator documents only what the .proto file comments.
+            #![allow(missing_docs, unused_qualifications)]
+            include!(concat!(env!("OUT_DIR"), "/grpc.health.v1.rs"));
+        }
+    }
     /// grpclb, the lookaside load-balancing protocol.
     pub mod lb {
         /// `grpc.lb.v1`: `BalanceLoad` and its messages.

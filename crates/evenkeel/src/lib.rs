@@ -27,6 +27,7 @@ mod literal;
 mod resolving;
 mod transport;
 mod unix;
+mod watching;
 
 pub use builder::{
     Backoff, BuildError, CONNECT_TIMEOUT, ChannelBuilder, IDLE_TIMEOUT, IDLE_TIMEOUT_MIN,

@@ -326,8 +326,10 @@ impl Model {
     /// Everything is well again: after the longest backoff all endpoints serve.
     fn recover(&mut self, number: usize) {
         (0..BACKENDS).for_each(|n| self.fleet.set(address(n), Backend::Up));
-        let serving = Says::Health(ServingStatus::Serving);
-        (0..BACKENDS).for_each(|n| self.fleet.say(&address(n), serving));
+        for n in 0..BACKENDS {
+            self.apply(&Op::Say(n, Says::Health(ServingStatus::Serving)));
+            self.check();
+        }
         let list: Vec<Vec<u16>> = (0..BACKENDS).map(|n| vec![n]).collect();
         self.update(&list, number);
         self.check();
