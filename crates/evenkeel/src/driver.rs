@@ -32,6 +32,8 @@ use crate::{
     watching::Watches,
 };
 
+pub(crate) use watches::HealthOptions;
+
 /// Connection events that may wait for the driver; connections wait when there are more.
 const EVENTS_MAX: usize = 1024;
 /// Commands that may wait for the driver.
@@ -41,8 +43,6 @@ const KEEPALIVE_TIME_MAX: Duration = Duration::from_secs(2 * 60 * 60);
 /// Useless connections in a row after which a subchannel has to back off. The first is forgiven: a
 /// server that restarts may hang up once, and is there again at once.
 const USELESS_MAX: u32 = 2;
-
-pub(crate) use watches::HealthOptions;
 
 /// What the builder knows and only the driver needs.
 pub(crate) struct DriverOptions {

@@ -91,8 +91,8 @@ impl Watches {
     fn health(&self, service: &str, pinned: Pinned) -> BoxStream<'static, WatchEvent> {
         let request = HealthCheckRequest { service: service.to_owned() };
         let (warned, name) = (self.warned.clone(), pinned.to_string());
+        let client = HealthClient::new(pinned.clone());
         let opened = async move {
-            let client = HealthClient::new(pinned);
             client.max_decoding_message_size(HEALTH_MESSAGE_BYTES_MAX).watch(request).await
         };
         let status = |response: HealthCheckResponse| {
@@ -112,23 +112,29 @@ impl Watches {
                 );
             }
         };
-        events(opened, status).inspect(warn_once).boxed()
+        events(pinned, opened, status).inspect(warn_once).boxed()
     }
 }
 
-/// The messages of a stream as events, and its end.
+/// The messages of a stream as events, and its end. An end that comes with the connection's is not
+/// told: the engine hears of the connection and then wants no more of the stream, and news of a
+/// failed stream beforehand would fail calls that can wait for the next connection.
 fn events<T: Send + 'static>(
+    pinned: Pinned,
     opened: impl Future<Output = Result<Response<Streaming<T>>, Status>> + Send + 'static,
     event: fn(T) -> WatchEvent,
 ) -> impl Stream<Item = WatchEvent> + Send {
     let messages = opened.map_ok(Response::into_inner).try_flatten_stream().boxed();
-    stream::unfold(Some(messages), move |messages| async move {
-        let mut messages = messages?;
+    stream::unfold(Some((pinned, messages)), move |state| async move {
+        let (pinned, mut messages) = state?;
         let ended = match messages.next().await {
-            Some(Ok(message)) => return Some((event(message), Some(messages))),
+            Some(Ok(message)) => return Some((event(message), Some((pinned, messages)))),
             Some(Err(status)) => edge::core_status(&status),
             None => CoreStatus::new(Code::Ok, "the server ended the stream"),
         };
+        if pinned.is_ending() {
+            std::future::pending::<()>().await;
+        }
         Some((WatchEvent::Ended(ended), None))
     })
 }

@@ -290,6 +290,8 @@ async fn a_server_that_dies_is_asked_again_when_it_is_back() {
     events.wait_for(2, "health READY").await;
     assert_eq!(soon("an answer", hello(&channel)).await.unwrap(), "well");
     assert_eq!(peer.accepts(), 2);
+    // Its stream's end must not look like bad health: calls in between wait.
+    assert_eq!(events.count("TRANSIENT_FAILURE"), 0, "{:?}", events.list());
 }
 
 #[tokio::test]

@@ -42,6 +42,11 @@ impl Pinned {
         Self { shared, transport }
     }
 
+    /// The connection has ended or drains; the driver is told or will be.
+    pub(crate) fn is_ending(&self) -> bool {
+        !self.transport.seen.is_usable()
+    }
+
     async fn send(self, request: Request<RequestBody>) -> Result<Response<ResponseBody>, Status> {
         let Self { shared, transport } = &self;
         let (parts, body) = request.into_parts();
