@@ -1,7 +1,8 @@
-//! Messages and stubs of the load-balancing and health protocols, generated from the files in `proto/` whose
-//! origin is in `proto/PROVENANCE.md`. A crate of its own, so that core stays free of generated
-//! code and whoever wants only the messages gets no channel. Modules are laid out as the generated paths between
-//! packages expect: `xds.service.orca.v3` refers to `xds.data.orca.v3` by its place in the tree.
+//! Messages and stubs of the load-balancing and health protocols, generated from the files in
+//! `proto/` whose origin is in `proto/PROVENANCE.md`. A crate of its own, so that core stays free
+//! of generated code and whoever wants only the messages gets no channel. Modules are laid out as
+//! the generated paths between packages expect: `xds.service.orca.v3` refers to
+//! `xds.data.orca.v3` by its place in the tree.
 
 /// Protocols of gRPC itself.
 pub mod grpc {

@@ -1,10 +1,10 @@
-//! The streams behind the engine's watches. They run inside the driver's task, not in tasks of their
-//! own: what they tell is the driver's business anyway, a slow driver slows the server by HTTP/2's
-//! windows instead of filling a queue, and nothing can outlive the driver.
+//! The streams behind the engine's watches. They run inside the driver's task, not in tasks of
+//! their own: what they tell is the driver's business anyway, a slow driver slows the server by
+//! HTTP/2's windows instead of filling a queue, and nothing can outlive the driver.
 //!
 //! Another kind of watch is another arm in [`Watches::start`]: a generated client on top of
-//! [`Pinned`], and a function that makes an event of a message. One that also sends gives its client
-//! a stream of requests and keeps the sender beside the handle.
+//! [`Pinned`], and a function that makes an event of a message. One that also sends gives its
+//! client a stream of requests and keeps the sender beside the handle.
 
 use std::{
     collections::BTreeMap,

@@ -1,6 +1,7 @@
 //! Brings inputs to the child that they concern. A child creates subchannels, begins watches and
-//! sets timers through the same [`Ctx`] as its parent; the router watches what comes and goes during its
-//! `handle` and remembers whose it is, so that an event costs one look-up per level of the tree.
+//! sets timers through the same [`Ctx`] as its parent; the router watches what comes and goes
+//! during its `handle` and remembers whose it is, so that an event costs one look-up per level of
+//! the tree.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +21,8 @@ impl<K> Default for Router<K> {
 }
 
 impl<K: Copy> Router<K> {
-    /// The child that an input about a subchannel, a timer or a watch is for; `None` for inputs that
-    /// concern everybody, and for what nobody owns any more.
+    /// The child that an input about a subchannel, a timer or a watch is for; `None` for inputs
+    /// that concern everybody, and for what nobody owns any more.
     pub fn owner(&self, input: &Input<'_>) -> Option<K> {
         match input {
             Input::SubchannelState { id, .. } | Input::SubchannelHealth { id, .. } => {
@@ -62,7 +63,8 @@ impl<K: Copy> Router<K> {
         publishes
     }
 
-    /// Shuts down all subchannels and cancels all timers and watches of children that `keep` does not want.
+    /// Shuts down all subchannels and cancels all timers and watches of children that `keep` does
+    /// not want.
     pub fn retain(&mut self, keep: impl Fn(K) -> bool, ctx: &mut Ctx<'_>) {
         self.subchannels.retain(|&id, &mut key| {
             let kept = keep(key);
