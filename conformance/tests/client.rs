@@ -257,7 +257,6 @@ async fn what_is_not_supported_exits_2_and_says_why() {
     let target = &["--target", "static:///"][..];
     for (args, says) in [
         (&["--balancers", "127.0.0.1:9000"][..], "--balancers is not supported"),
-        (&["--health-check", "helloworld.Greeter"], "--health-check is not supported"),
         (&["--idle-timeout=1s"], "--idle-timeout is not supported"),
         (&["--procs", "1"], "--procs is not supported"),
         (&["--arg", "grpc.x=1"], "--arg is not supported"),

@@ -7,8 +7,9 @@ use prost::Message as _;
 
 const CHANNELZ: &str = "grpc/channelz/v1/channelz.proto";
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     CHANNELZ,
+    "grpc/health/v1/health.proto",
     "grpc/lb/v1/load_balancer.proto",
     "xds/data/orca/v3/orca_load_report.proto",
     "xds/service/orca/v3/orca.proto",

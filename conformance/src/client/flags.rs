@@ -19,9 +19,8 @@ const COUNT_DEFAULT: u64 = 3_000;
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Flags of the peers that this client refuses, and why.
-const UNSUPPORTED: [(&str, &str); 7] = [
+const UNSUPPORTED: [(&str, &str); 6] = [
     ("--balancers", "the policy grpclb is not built yet"),
-    ("--health-check", "client-side health checking is not built yet"),
     ("--idle-timeout", "the channel has no idle time-out yet"),
     ("--admin", "channelz and CSDS are not served"),
     ("--control", "commands are read from standard input only"),
@@ -50,8 +49,13 @@ pub(super) struct Flags {
     #[arg(long, value_name = "JSON", value_parser = json_list)]
     pub(super) method_config: Option<Value>,
 
+    /// Check the health of this service on each connection (healthCheckConfig)
+    #[arg(long, value_name = "SERVICE")]
+    pub(super) health_check: Option<String>,
+
     /// Whole service config as JSON; replaces --policy
-    #[arg(long, value_name = "JSON", conflicts_with_all = ["policy_config", "method_config"])]
+    #[arg(long, value_name = "JSON",
+          conflicts_with_all = ["policy_config", "method_config", "health_check"])]
     pub(super) service_config: Option<String>,
 
     /// Open loop: calls started per second (0: closed loop)
@@ -272,6 +276,9 @@ impl Flags {
         }
         if let Some(methods) = &self.method_config {
             config["methodConfig"] = methods.clone();
+        }
+        if let Some(service) = &self.health_check {
+            config["healthCheckConfig"] = json!({ "serviceName": service });
         }
         config.to_string()
     }

@@ -47,6 +47,26 @@ pub enum Predicate {
         /// Allowed distance from the mean, in percent of the mean (0 to 100).
         within_percent: f64,
     },
+    /// The smallest number in the map is from `min` to `max`.
+    #[serde(rename = "least")]
+    Least {
+        /// Path of the map from a name to a number.
+        field: String,
+        /// The least that passes.
+        min: f64,
+        /// The greatest that passes.
+        max: f64,
+    },
+    /// The greatest number in the map is from `min` to `max`.
+    #[serde(rename = "most")]
+    Most {
+        /// Path of the map from a name to a number.
+        field: String,
+        /// The least that passes.
+        min: f64,
+        /// The greatest that passes.
+        max: f64,
+    },
     /// The map or list has exactly `value` entries.
     #[serde(rename = "entries")]
     Entries {
@@ -100,6 +120,11 @@ impl Predicate {
             {
                 Err(format!("`{self}`: value must be a finite number"))
             }
+            Self::Least { min, max, .. } | Self::Most { min, max, .. }
+                if !(min.is_finite() && max.is_finite() && min <= max) =>
+            {
+                Err(format!("`{self}`: min and max must be finite numbers in this order"))
+            }
             Self::Even { entries: 0, .. } => Err(format!("`{self}`: entries must be 1 or more")),
             Self::Even { within_percent, .. } if !(0.0..=100.0).contains(within_percent) => {
                 Err(format!("`{self}`: within_percent must be 0 to 100"))
@@ -117,6 +142,8 @@ impl Predicate {
             | Self::AtLeast { field, .. }
             | Self::Equal { field, .. }
             | Self::Even { field, .. }
+            | Self::Least { field, .. }
+            | Self::Most { field, .. }
             | Self::Entries { field, .. }
             | Self::Only { field, .. }
             | Self::Contains { field, .. } => field,
@@ -129,6 +156,8 @@ impl Predicate {
             Self::AtLeast { value, .. } => found.as_f64().is_some_and(|n| n >= *value),
             Self::Equal { value, .. } => found.as_f64().is_some_and(|n| n == *value),
             Self::Even { entries, within_percent, .. } => even(found, *entries, *within_percent),
+            Self::Least { min, max, .. } => within(found, f64::min, *min, *max),
+            Self::Most { min, max, .. } => within(found, f64::max, *min, *max),
             Self::Entries { value, .. } => match found {
                 Value::Object(map) => map.len() == *value,
                 Value::Array(list) => list.len() == *value,
@@ -158,6 +187,8 @@ impl fmt::Display for Predicate {
             Self::Even { field, entries, within_percent } => {
                 write!(f, "{field} even over {entries} within {within_percent} %")
             }
+            Self::Least { field, min, max } => write!(f, "{field} least from {min} to {max}"),
+            Self::Most { field, min, max } => write!(f, "{field} most from {min} to {max}"),
             Self::Entries { field, value } => write!(f, "{field} of {value}"),
             Self::Only { field, value } if value.is_empty() => write!(f, "{field} empty"),
             Self::Only { field, value } => write!(f, "{field} only {}", value.join(" or ")),
@@ -168,6 +199,14 @@ impl fmt::Display for Predicate {
 
 fn lookup<'a>(result: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('/').try_fold(result, |value, key| value.get(key))
+}
+
+/// Whether the number of the map that `choose` prefers is from `min` to `max`.
+fn within(found: &Value, choose: fn(f64, f64) -> f64, min: f64, max: f64) -> bool {
+    let numbers = found.as_object().map(|map| map.values().map(Value::as_f64));
+    let numbers: Option<Vec<f64>> = numbers.and_then(Iterator::collect);
+    let chosen = numbers.and_then(|numbers| numbers.into_iter().reduce(choose));
+    chosen.is_some_and(|chosen| (min..=max).contains(&chosen))
 }
 
 fn even(found: &Value, entries: usize, within_percent: f64) -> bool {
@@ -238,6 +277,22 @@ mod tests {
     }
 
     #[test]
+    fn judges_the_least_and_the_most_of_a_map() {
+        let least = "op = 'least'\nfield = 'b'\nmin = 120\nmax = 160";
+        assert_eq!(judge(least, json!({"b": {"1": 331, "2": 120, "3": 332}})), Ok(()));
+        assert!(judge(least, json!({"b": {"1": 331, "2": 119, "3": 332}})).is_err());
+        let error = judge(least, json!({"b": {"1": 267, "2": 267}})).unwrap_err();
+        assert!(error.starts_with("expected b least from 120 to 160, got {"), "{error}");
+        let most = "op = 'most'\nfield = 'b'\nmin = 1.5\nmax = 2.5";
+        assert_eq!(judge(most, json!({"b": {"1": 0.1, "2": 2.5}})), Ok(()));
+        assert!(judge(most, json!({"b": {"1": 0.1, "2": 2.6}})).is_err());
+        assert!(judge(most, json!({"b": {"1": 0.1, "2": 1.4}})).is_err());
+        for nothing in [json!({"b": {}}), json!({"b": {"1": 2, "2": null}}), json!({"b": 2})] {
+            assert!(judge(most, nothing).is_err());
+        }
+    }
+
+    #[test]
     fn counts_entries_and_names() {
         let entries = "op = 'entries'\nfield = 'b'\nvalue = 1";
         assert_eq!(judge(entries, json!({"b": {"x": 3000}})), Ok(()));
@@ -277,6 +332,8 @@ mod tests {
             "op = '<='\nfield = 'a//b'\nvalue = 1",
             "op = '<='\nfield = 'a'\nvalue = nan",
             "op = 'contains'\nfield = 'a'\nvalue = ''",
+            "op = 'least'\nfield = 'a'\nmin = 2\nmax = 1",
+            "op = 'most'\nfield = 'a'\nmin = nan\nmax = 1",
         ] {
             assert!(parse(text).unwrap().validate().is_err(), "{text}");
         }

@@ -9,8 +9,9 @@ use super::error::Error;
 /// Scenarios of `reference.py` that make no more than 60 calls a second: about 90 s.
 pub(crate) const QUIET: &[&str] = &["dnsadd", "dnsdel", "dnsfail", "empty", "wfr"];
 
-/// Scenarios of `reference.py` that load the machine: about 75 s.
-pub(crate) const LOUD: &[&str] = &["dist", "cold", "dead", "kill9", "drain", "maxage", "retry"];
+/// Scenarios of `reference.py` that load the machine: about 80 s.
+pub(crate) const LOUD: &[&str] =
+    &["dist", "cold", "dead", "kill9", "drain", "maxage", "health", "retry"];
 
 /// Other people's clients and tools against our greeter: about 50 s, after the lanes.
 pub(crate) const GREETER: &str = "greeter";
@@ -49,7 +50,7 @@ mod tests {
 
     #[test]
     fn selects_all_without_only_and_refuses_unknown_names() {
-        assert_eq!(select(&[]).unwrap().len(), 14);
+        assert_eq!(select(&[]).unwrap().len(), 15);
         assert_eq!(select(&["wfr".into(), "dist".into()]).unwrap(), ["dist", "wfr"]);
         let refused = select(&["dst".into()]).unwrap_err();
         assert_eq!(refused.exit_code(), 64);

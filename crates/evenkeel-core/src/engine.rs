@@ -8,12 +8,18 @@
 mod model_tests;
 #[cfg(test)]
 mod tests;
+mod watches;
+#[cfg(test)]
+mod watches_tests;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use crate::{
     Address, Backoff, ConnectivityState, Ctx, Endpoint, Input, LbPolicy, Nanos, Picker,
-    PolicyConfig, ResolverError, Status, SubchannelId,
+    PolicyConfig, ResolverError, Status, SubchannelId, Watch, WatchId,
     picker::{FailPicker, QueuePicker},
     policies::switch::Switch,
     policy::Owned,
@@ -47,6 +53,21 @@ pub enum Output {
         /// The subchannel.
         id: SubchannelId,
     },
+    /// Run this stream on the subchannel's connection and report each
+    /// [`Engine::watch_event`]. It is no call: it makes no channel busy.
+    Watch {
+        /// The watch.
+        id: WatchId,
+        /// A subchannel that is READY.
+        subchannel: SubchannelId,
+        /// What to ask the server.
+        watch: Watch,
+    },
+    /// Nobody wants this watch any more, or its subchannel's connection drains: cancel its stream.
+    Unwatch {
+        /// The watch, which may have ended already.
+        id: WatchId,
+    },
     /// Ask the resolver to look again.
     RequestResolution,
     /// For observers only: a subchannel changed its state.
@@ -58,6 +79,15 @@ pub enum Output {
         /// Its new state.
         state: ConnectivityState,
         /// The last error, if any.
+        error: Option<Status>,
+    },
+    /// For observers only: what health checking says of a subchannel that is READY (gRFC A17).
+    SubchannelHealth {
+        /// The subchannel's address.
+        address: Address,
+        /// CONNECTING before the first answer, READY or TRANSIENT_FAILURE after it.
+        state: ConnectivityState,
+        /// Why, when it is TRANSIENT_FAILURE.
         error: Option<Status>,
     },
     /// The channel's new state and picker.
@@ -74,6 +104,13 @@ struct Slot {
     subchannel: Option<Subchannel>,
 }
 
+/// What a policy is yet to be told.
+enum Undelivered {
+    State(SubchannelId, ConnectivityState, Option<Status>),
+    Health(SubchannelId, ConnectivityState, Option<Status>),
+    WatchEnded(WatchId, Status),
+}
+
 /// The part of an engine that policies change through [`Ctx`].
 pub(crate) struct Effects {
     pub(crate) rng: fastrand::Rng,
@@ -81,11 +118,15 @@ pub(crate) struct Effects {
     pub(crate) publish: bool,
     pub(crate) request_resolution: bool,
     pub(crate) owned: Vec<Owned>,
-    backoff: Backoff,
+    pub(crate) backoff: Backoff,
     slots: Vec<Slot>,
     free: Vec<u32>,
     outputs: VecDeque<Output>,
-    undelivered: VecDeque<(SubchannelId, ConnectivityState, Option<Status>)>,
+    undelivered: VecDeque<Undelivered>,
+    watches: BTreeMap<WatchId, watches::Running>,
+    next_watch: u64,
+    /// The service of health checks; `None`: no subchannel is checked.
+    health_service: Option<Arc<str>>,
 }
 
 impl Effects {
@@ -119,6 +160,7 @@ impl Effects {
     }
 
     pub(crate) fn shutdown(&mut self, id: SubchannelId) {
+        self.drop_watches(id);
         let Some(subchannel) = self.get(id) else { return };
         let (address, timer) = (subchannel.address.clone(), subchannel.backoff_timer);
         if let Some(timer) = timer {
@@ -141,7 +183,7 @@ impl Effects {
         let told = told.filter(|_| state == ConnectivityState::TransientFailure);
         let error = told.clone();
         self.outputs.push_back(Output::SubchannelState { id, address, state, error });
-        self.undelivered.push_back((id, state, told));
+        self.undelivered.push_back(Undelivered::State(id, state, told));
     }
 }
 
@@ -171,6 +213,9 @@ impl Engine {
                 free: Vec::new(),
                 outputs: VecDeque::new(),
                 undelivered: VecDeque::new(),
+                watches: BTreeMap::new(),
+                next_watch: 0,
+                health_service: None,
             },
             root: Switch::default(),
             default_policy: options.default_policy,
@@ -249,7 +294,12 @@ impl Engine {
         if subchannel.state == ConnectivityState::Ready {
             subchannel.idle();
             self.effects.request_resolution = true;
+            let watches = self.effects.end_watches(id);
             self.effects.changed(id);
+            // After the state, on which a policy usually takes its watches back itself.
+            let ended = Status::unavailable("the connection ended or takes no new streams");
+            let ends = watches.into_iter().map(|id| Undelivered::WatchEnded(id, ended.clone()));
+            self.effects.undelivered.extend(ends);
             self.deliver(now);
         }
     }
@@ -263,6 +313,10 @@ impl Engine {
                     let Some(subchannel) = self.effects.get(id) else { continue };
                     subchannel.idle();
                     self.effects.changed(id);
+                    self.deliver(now);
+                }
+                Wakes::Health(id) => {
+                    self.effects.health_due(id, now);
                     self.deliver(now);
                 }
             }
@@ -280,6 +334,7 @@ impl Engine {
             match output {
                 // Given up before it began, within one drain.
                 Output::Connect { id, .. } if self.effects.get(id).is_none() => {}
+                Output::Watch { id, .. } if !self.effects.watches.contains_key(&id) => {}
                 output => return Some(output),
             }
         }
@@ -320,17 +375,29 @@ impl Engine {
     }
 
     fn drive(&mut self, now: Nanos, input: Input<'_>) {
-        self.root.handle(input, &mut Ctx { effects: &mut self.effects, now });
-        self.effects.owned.clear();
+        self.hand_in(now, input);
         self.deliver(now);
     }
 
+    fn hand_in(&mut self, now: Nanos, input: Input<'_>) {
+        self.root.handle(input, &mut Ctx { effects: &mut self.effects, now });
+        self.effects.owned.clear();
+    }
+
     fn deliver(&mut self, now: Nanos) {
-        while let Some((id, state, error)) = self.effects.undelivered.pop_front() {
+        while let Some(next) = self.effects.undelivered.pop_front() {
             // A subchannel that is gone by now has no owner any more in the root's router.
-            let input = Input::SubchannelState { id, state, error: error.as_ref() };
-            self.root.handle(input, &mut Ctx { effects: &mut self.effects, now });
-            self.effects.owned.clear();
+            match next {
+                Undelivered::State(id, state, error) => {
+                    let error = error.as_ref();
+                    self.hand_in(now, Input::SubchannelState { id, state, error });
+                }
+                Undelivered::Health(id, state, error) => {
+                    let error = error.as_ref();
+                    self.hand_in(now, Input::SubchannelHealth { id, state, error });
+                }
+                Undelivered::WatchEnded(id, status) => self.deliver_watch_end(now, id, status),
+            }
         }
     }
 }

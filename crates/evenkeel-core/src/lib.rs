@@ -13,6 +13,7 @@ pub mod backoff;
 pub mod connectivity;
 pub mod endpoint;
 pub mod engine;
+mod health;
 pub mod observe;
 pub mod picker;
 pub mod policies;
@@ -25,6 +26,7 @@ pub mod target;
 #[cfg(test)]
 mod testing;
 mod timers;
+pub mod watch;
 
 pub use backoff::Backoff;
 pub use connectivity::ConnectivityState;
@@ -38,6 +40,7 @@ pub use status::{Code, Status};
 pub use subchannel::SubchannelId;
 pub use target::{Target, TargetError};
 pub use timers::TimerId;
+pub use watch::{ServingStatus, Watch, WatchEvent, WatchId};
 
 /// A point in time or a length of it, in nanoseconds; points count from the channel's epoch.
 pub type Nanos = u64;

@@ -25,6 +25,16 @@ pub enum Event<'a> {
         /// The last error, if any.
         error: Option<&'a Status>,
     },
+    /// What health checking says of a connected subchannel changed (gRFC A17); `error` says why
+    /// when it is TRANSIENT_FAILURE. Without health checking there is none of these.
+    SubchannelHealth {
+        /// The subchannel's address.
+        address: &'a Address,
+        /// CONNECTING before the first answer, READY or TRANSIENT_FAILURE after it.
+        state: ConnectivityState,
+        /// Why the server is not asked for calls, if so.
+        error: Option<&'a Status>,
+    },
     /// A connection began to drain: GOAWAY came. Calls in flight go on.
     Draining {
         /// The connection's address.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     Address, ConfigError, ConnectivityState, Endpoint, Nanos, Picker, ResolverError, Status,
-    SubchannelId, TimerId, engine::Effects,
+    SubchannelId, TimerId, Watch, WatchEvent, WatchId, engine::Effects,
 };
 
 /// What happens to a policy.
@@ -36,6 +36,23 @@ pub enum Input<'a> {
         /// Why, when it is TRANSIENT_FAILURE.
         error: Option<&'a Status>,
     },
+    /// What health checking says of a READY subchannel for which this policy or a child of it
+    /// called [`Ctx::check_health`] (gRFC A17). The connection is not concerned.
+    SubchannelHealth {
+        /// Which one.
+        id: SubchannelId,
+        /// CONNECTING until an answer came, READY, or TRANSIENT_FAILURE.
+        state: ConnectivityState,
+        /// Why, when it is TRANSIENT_FAILURE.
+        error: Option<&'a Status>,
+    },
+    /// What came of a watch that this policy or a child of it began.
+    WatchEvent {
+        /// Which one.
+        id: WatchId,
+        /// A message, or the end.
+        event: &'a WatchEvent,
+    },
     /// A timer that this policy or a child of it set is due.
     Timer(TimerId),
     /// A call or the user wants the channel to connect; also what a parent tells an IDLE child.
@@ -50,6 +67,12 @@ pub trait LbPolicy: Send {
 
     /// The state that the channel has by this policy.
     fn state(&self) -> ConnectivityState;
+
+    /// Whether it has a connection, also one that calls are kept from because health checking
+    /// says so. A parent whose endpoints are too old to connect to keeps such a child.
+    fn is_connected(&self) -> bool {
+        self.state() == ConnectivityState::Ready
+    }
 
     /// A picker for the present. Called at most once per turn of the driver.
     fn picker(&self) -> Arc<dyn Picker>;
@@ -156,6 +179,10 @@ pub enum Owned {
     Timer(TimerId),
     /// A timer was cancelled.
     TimerGone(TimerId),
+    /// A watch was begun.
+    Watch(WatchId),
+    /// A watch was taken back, or its subchannel shut down.
+    WatchGone(WatchId),
 }
 
 /// What a policy can do, and the time at which it does it.
@@ -192,6 +219,38 @@ impl Ctx<'_> {
     pub fn shutdown_subchannel(&mut self, id: SubchannelId) {
         self.effects.shutdown(id);
         self.effects.owned.push(Owned::SubchannelGone(id));
+    }
+
+    /// From now until it leaves READY, the policy wants to hear of the health of this subchannel,
+    /// which has to be READY: [`Input::SubchannelHealth`] tells of each change. Returns the state
+    /// by what is known now: CONNECTING when a first answer is to come, READY when the channel
+    /// checks no health. A policy that picks by the connection alone (gRFC A17: `pick_first` as
+    /// the channel's policy) does not call it.
+    pub fn check_health(&mut self, id: SubchannelId) -> ConnectivityState {
+        self.effects.check_health(id, self.now)
+    }
+
+    /// Runs a stream on a subchannel of this policy or of a child, which has to be READY. It ends
+    /// with [`WatchEvent::Ended`], at the latest after the subchannel left READY, or silently by
+    /// [`Ctx::unwatch`] and when the subchannel is shut down.
+    pub fn watch(&mut self, subchannel: SubchannelId, watch: Watch) -> WatchId {
+        let id = self.effects.watch(subchannel, watch);
+        self.effects.owned.push(Owned::Watch(id));
+        id
+    }
+
+    /// Cancels a watch's stream; no further event of it comes.
+    pub fn unwatch(&mut self, id: WatchId) {
+        if self.effects.unwatch(id) {
+            self.effects.owned.push(Owned::WatchGone(id));
+        }
+    }
+
+    /// The channel's wait after `failures` failures in a row (1 for the first), drawn anew, for a
+    /// policy that repeats a watch.
+    pub fn backoff_ns(&mut self, failures: u32) -> Nanos {
+        let Effects { backoff, rng, .. } = &mut *self.effects;
+        backoff.wait_ns(failures, rng)
     }
 
     /// Asks the resolver to look again.

@@ -11,7 +11,7 @@
 //!
 //! The machine knows nothing of sockets: the channel's transport tells it what happened.
 
-use crate::{Address, Backoff, ConnectivityState, Nanos, Status, TimerId};
+use crate::{Address, Backoff, ConnectivityState, Nanos, Status, TimerId, WatchId, health::Health};
 
 /// Names a subchannel. The index is reused when it is gone, the generation is not, so a late event
 /// about an old subchannel never touches a new one.
@@ -28,6 +28,10 @@ pub(crate) struct Subchannel {
     pub(crate) state: ConnectivityState,
     pub(crate) last_error: Option<Status>,
     pub(crate) backoff_timer: Option<TimerId>,
+    /// Streams on its present connection.
+    pub(crate) watches: Vec<WatchId>,
+    /// While it is READY and its policy asked for it.
+    pub(crate) health: Option<Health>,
     failures: u32,
     attempt_started_at: Nanos,
 }
@@ -39,6 +43,8 @@ impl Subchannel {
             state: ConnectivityState::Idle,
             last_error: None,
             backoff_timer: None,
+            watches: Vec::new(),
+            health: None,
             failures: 0,
             attempt_started_at: 0,
         }

@@ -2,10 +2,10 @@
 //! test of a policy needs. It executes what the engine puts out, answers attempts as its backends
 //! are set, and checks on the way what must hold always: one Publish at most and last in a drain,
 //! no second Connect before the first one is answered, no Disconnect of what is not there, no pick
-//! of a subchannel that is not connected.
+//! of a subchannel that is not connected or not healthy, no watch without a connection.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
@@ -13,9 +13,9 @@ use std::{
 use http::HeaderMap;
 
 use crate::{
-    Address, Backoff, ConnectivityState, Endpoint, Engine, EngineOptions, MILLISECOND_NS, Nanos,
-    Output, PickArgs, PickResult, Picker, PolicyConfig, PolicyRegistry, ResolverError,
-    ServiceConfig, Status, SubchannelId,
+    Address, Backoff, Code, ConnectivityState, Endpoint, Engine, EngineOptions, MILLISECOND_NS,
+    Nanos, Output, PickArgs, PickResult, Picker, PolicyConfig, PolicyRegistry, ResolverError,
+    ServiceConfig, ServingStatus, Status, SubchannelId, Watch, WatchEvent, WatchId,
 };
 
 /// How long a backend that is up takes to answer, and one that refuses to refuse.
@@ -79,6 +79,22 @@ enum Answer {
     TimedOut,
 }
 
+/// What an address does with a watch. One that was never set is serving.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Says {
+    Health(ServingStatus),
+    Ends(Code),
+    Nothing,
+}
+
+/// A watch that runs.
+struct Watching {
+    subchannel: SubchannelId,
+    watch: Watch,
+    /// When its first answer comes.
+    answer_at: Option<Nanos>,
+}
+
 /// A [`PickResult`] that can be compared.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Picked {
@@ -93,6 +109,12 @@ pub(crate) struct Fleet {
     pub(crate) engine: Engine,
     pub(crate) now: Nanos,
     pub(crate) connected: BTreeMap<SubchannelId, Address>,
+    /// Those of which no health check said otherwise.
+    pub(crate) healthy: BTreeSet<SubchannelId>,
+    /// Every watch that there was.
+    pub(crate) watched: BTreeSet<WatchId>,
+    /// How many streams were opened.
+    pub(crate) streams: usize,
     pub(crate) state: ConnectivityState,
     pub(crate) publishes: usize,
     pub(crate) outputs: usize,
@@ -102,6 +124,11 @@ pub(crate) struct Fleet {
     backends: BTreeMap<Address, Backend>,
     connecting: BTreeMap<SubchannelId, (Address, Nanos)>,
     answers: BTreeMap<(Nanos, SubchannelId), Answer>,
+    says: BTreeMap<Address, Says>,
+    watches: BTreeMap<WatchId, Watching>,
+    /// Health checks that begin now leave the state as it is.
+    renames: bool,
+    health: Vec<String>,
     log: Vec<String>,
 }
 
@@ -119,6 +146,9 @@ impl Fleet {
             engine: Engine::new(options),
             now: 0,
             connected: BTreeMap::new(),
+            healthy: BTreeSet::new(),
+            watched: BTreeSet::new(),
+            streams: 0,
             state: ConnectivityState::Idle,
             publishes: 0,
             outputs: 0,
@@ -127,6 +157,10 @@ impl Fleet {
             backends: BTreeMap::new(),
             connecting: BTreeMap::new(),
             answers: BTreeMap::new(),
+            says: BTreeMap::new(),
+            watches: BTreeMap::new(),
+            renames: false,
+            health: Vec::new(),
             log: Vec::new(),
         }
     }
@@ -165,9 +199,63 @@ impl Fleet {
         let gone = self.connected.iter().filter(|(_, a)| *a == address);
         for id in gone.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.connected.remove(&id);
+            self.healthy.remove(&id);
             self.engine.disconnected(self.now, id);
             self.drain();
         }
+    }
+
+    /// The service whose health is asked for. One that is healthy stays so until it is answered.
+    pub(crate) fn check(&mut self, service: Option<&str>) {
+        self.engine.set_health_service(self.now, service.map(Into::into));
+        if service.is_none() {
+            self.healthy = self.connected.keys().copied().collect();
+        }
+        self.renames = true;
+        self.drain();
+        self.renames = false;
+    }
+
+    /// From now on an address says so, also on the watches that run.
+    pub(crate) fn say(&mut self, address: &Address, says: Says) {
+        self.says.insert(address.clone(), says);
+        let of = |id| self.connected.get(&id) == Some(address);
+        let running = self.watches.iter().filter(|(_, w)| of(w.subchannel));
+        for id in running.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.answer_watch(id);
+        }
+    }
+
+    /// The watches that run, each as its address and what it asks for.
+    pub(crate) fn watches(&self) -> Vec<(Address, Watch)> {
+        let watches = self.watches.values();
+        watches.map(|w| (self.connected[&w.subchannel].clone(), w.watch.clone())).collect()
+    }
+
+    /// The ids of the watches that run.
+    pub(crate) fn running(&self) -> impl Iterator<Item = WatchId> {
+        self.watches.keys().copied()
+    }
+
+    fn answer_watch(&mut self, id: WatchId) {
+        let Some(watching) = self.watches.get_mut(&id) else { return };
+        watching.answer_at = None;
+        let subchannel = watching.subchannel;
+        let says = self.says.get(&self.connected[&subchannel]).copied();
+        let (event, healthy) = match says.unwrap_or(Says::Health(ServingStatus::Serving)) {
+            Says::Nothing => return,
+            Says::Health(status) => (WatchEvent::Health(status), status == ServingStatus::Serving),
+            Says::Ends(code) => {
+                self.watches.remove(&id);
+                (WatchEvent::Ended(Status::new(code, "as set")), code == Code::Unimplemented)
+            }
+        };
+        match healthy {
+            true => self.healthy.insert(subchannel),
+            false => self.healthy.remove(&subchannel),
+        };
+        self.engine.watch_event(self.now, id, &event);
+        self.drain();
     }
 
     /// Fails the attempts at an address that are under way.
@@ -197,12 +285,15 @@ impl Fleet {
     pub(crate) fn step(&mut self, until: Nanos) -> bool {
         let timeout = self.engine.poll_timeout();
         let answer = self.answers.first_key_value().map(|((at, _), _)| *at);
-        let Some(at) = timeout.into_iter().chain(answer).min().filter(|at| *at <= until) else {
-            return false;
-        };
+        let answers = self.watches.iter().filter_map(|(id, w)| Some((w.answer_at?, *id)));
+        let health = answers.min();
+        let times = timeout.into_iter().chain(answer).chain(health.map(|(at, _)| at));
+        let Some(at) = times.min().filter(|at| *at <= until) else { return false };
         self.now = self.now.max(at);
         if answer == Some(at) {
             self.answer();
+        } else if let Some((_, id)) = health.filter(|(due, _)| *due == at) {
+            self.answer_watch(id);
         } else {
             self.engine.handle_timeout(self.now);
         }
@@ -228,6 +319,7 @@ impl Fleet {
         match answer {
             Answer::Connected => {
                 self.connected.insert(id, address);
+                self.healthy.insert(id);
                 self.engine.connected(self.now, id);
             }
             Answer::Refused | Answer::TimedOut => {
@@ -247,6 +339,11 @@ impl Fleet {
             match output {
                 Output::Connect { id, address } => self.connect(id, address),
                 Output::Disconnect { id } => self.forget(id),
+                Output::Watch { id, subchannel, watch } => self.watch(id, subchannel, watch),
+                Output::Unwatch { id } => drop(self.watches.remove(&id)),
+                Output::SubchannelHealth { address, state, error } => {
+                    self.health.push(format!("{address} {state} {error:?}"));
+                }
                 Output::RequestResolution => self.note("resolve".into()),
                 Output::SubchannelState { state, .. } => {
                     self.attempts += usize::from(state == ConnectivityState::Connecting);
@@ -261,7 +358,23 @@ impl Fleet {
                 }
             }
         }
+        for Watching { subchannel, .. } in self.watches.values() {
+            assert!(self.connected.contains_key(subchannel), "a watch without its connection");
+        }
         assert_eq!(self.engine.poll_timeout().filter(|at| *at < self.now), None, "an old timer");
+    }
+
+    fn watch(&mut self, id: WatchId, subchannel: SubchannelId, watch: Watch) {
+        assert!(self.connected.contains_key(&subchannel), "a watch of what is not connected");
+        assert!(self.watched.insert(id), "{id:?} is given out twice");
+        let is_first = self.watches.values().all(|w| w.subchannel != subchannel);
+        assert!(is_first, "two watches of one kind on {subchannel:?}");
+        self.streams += 1;
+        if !self.renames {
+            self.healthy.remove(&subchannel);
+        }
+        let answer_at = Some(self.now + ANSWER_NS);
+        self.watches.insert(id, Watching { subchannel, watch, answer_at });
     }
 
     fn connect(&mut self, id: SubchannelId, address: Address) {
@@ -288,6 +401,7 @@ impl Fleet {
             self.answers.remove(&(at, id));
             self.note(format!("give up {address}"));
         } else if let Some(address) = self.connected.remove(&id) {
+            self.healthy.remove(&id);
             self.note(format!("close {address}"));
         }
     }
@@ -302,13 +416,22 @@ impl Fleet {
         std::mem::take(&mut self.log)
     }
 
+    /// What observers heard of health since the last call: `<address> <STATE> <error>`.
+    pub(crate) fn take_health(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.health)
+    }
+
     /// A pick on the picker that was published last.
     pub(crate) fn pick(&self) -> Picked {
         let picker = self.picker.as_ref().expect("a picker was published");
         let headers = HeaderMap::new();
         match picker.pick(&PickArgs::new("/service/method", &headers, self.now, 0)) {
             PickResult::Complete(pick) => match self.connected.get(&pick.subchannel) {
-                Some(address) => Picked::Address(address.clone()),
+                Some(address) => {
+                    let is_healthy = self.healthy.contains(&pick.subchannel);
+                    assert!(is_healthy, "picked {address}, which is not healthy");
+                    Picked::Address(address.clone())
+                }
                 None => panic!("picked {:?}, which is not connected", pick.subchannel),
             },
             PickResult::Queue => Picked::Queue,

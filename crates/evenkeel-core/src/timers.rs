@@ -16,6 +16,8 @@ pub(crate) enum Wakes {
     Policy,
     /// A subchannel whose backoff ends.
     Subchannel(SubchannelId),
+    /// A subchannel's health check whose backoff ends.
+    Health(SubchannelId),
 }
 
 #[derive(Default)]

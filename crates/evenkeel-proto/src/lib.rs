@@ -1,8 +1,8 @@
-//! Messages and stubs of the load-balancing protocols and of channelz, generated from the files in
-//! `proto/` whose origin is in `proto/PROVENANCE.md`. A crate of its own, so that core and the
-//! channel stay free of generated code until a policy needs it. Modules are laid out as the
-//! generated paths between packages expect: `xds.service.orca.v3` refers to `xds.data.orca.v3` by
-//! its place in the tree.
+//! Messages and stubs of gRPC's own protocols, generated from the files in `proto/` whose origin is
+//! in `proto/PROVENANCE.md`. A crate of its own, so that core stays free of generated code and
+//! whoever wants only the messages gets no channel. Modules are laid out as the generated paths
+//! between packages expect: `xds.service.orca.v3` refers to `xds.data.orca.v3` by its place in the
+//! tree.
 
 /// Protocols of gRPC itself.
 pub mod grpc {
@@ -17,6 +17,15 @@ pub mod grpc {
             /// The encoded `FileDescriptorSet` of this package, for server reflection.
             pub const FILE_DESCRIPTOR_SET: &[u8] =
                 include_bytes!(concat!(env!("OUT_DIR"), "/channelz.bin"));
+        }
+    }
+    /// What a server says of its own health.
+    pub mod health {
+        /// `grpc.health.v1`: `Check`, `Watch` and their messages.
+        pub mod v1 {
+            // The generator documents only what the .proto file comments.
+            #![allow(missing_docs, unused_qualifications)]
+            include!(concat!(env!("OUT_DIR"), "/grpc.health.v1.rs"));
         }
     }
     /// grpclb, the lookaside load-balancing protocol.

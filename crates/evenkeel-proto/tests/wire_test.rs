@@ -3,6 +3,9 @@
 //! see it.
 
 use evenkeel_proto::{
+    grpc::health::v1::{
+        HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
+    },
     grpc::lb::v1::{
         ClientStats, FallbackResponse, LoadBalanceRequest, LoadBalanceResponse, Server,
         load_balance_request::LoadBalanceRequestType as RequestType,
@@ -173,4 +176,21 @@ fn the_stubs_call_the_documented_paths() {
     };
     assert_eq!(load_balancer_server::SERVICE_NAME, "grpc.lb.v1.LoadBalancer");
     assert_eq!(open_rca_service_server::SERVICE_NAME, "xds.service.orca.v3.OpenRcaService");
+}
+
+#[test]
+fn health_is_asked_for_by_name_and_answered_by_number() {
+    let request = HealthCheckRequest { service: "a.B".into() };
+    assert_eq!(encode(&request), field(1, LEN, b"a.B"));
+    let statuses = [
+        ServingStatus::Unknown,
+        ServingStatus::Serving,
+        ServingStatus::NotServing,
+        ServingStatus::ServiceUnknown,
+    ];
+    for (number, status) in (0..).zip(statuses) {
+        let response: HealthCheckResponse = decode(&field(1, VARINT, &[number]));
+        assert_eq!(response.status(), status);
+    }
+    assert_eq!(decode::<HealthCheckResponse>(&[]).status(), ServingStatus::Unknown);
 }

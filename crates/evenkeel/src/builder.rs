@@ -15,7 +15,7 @@ use crate::{
     channel::Defaults,
     connector::{Connector, SocketConnector},
     dns::{DnsOptions, DnsResolverFactory},
-    driver::DriverOptions,
+    driver::{DriverOptions, HealthOptions},
     layers::{AttemptLayer, CallLayer},
     literal::LiteralResolverFactory,
     transport::TransportOptions,
@@ -112,6 +112,7 @@ pub struct ChannelBuilder {
     policies: PolicyRegistry,
     dns: DnsOptions,
     connector: Option<Arc<dyn Connector>>,
+    disable_health_check: bool,
     idle_timeout: Option<Duration>,
     recorder: Arc<dyn Recorder>,
     seed: Option<u64>,
@@ -138,6 +139,7 @@ impl ChannelBuilder {
             policies: PolicyRegistry::built_in(),
             dns: DnsOptions::default(),
             connector: None,
+            disable_health_check: false,
             idle_timeout: Some(IDLE_TIMEOUT),
             recorder: Arc::new(NoRecorder),
             seed: None,
@@ -268,6 +270,14 @@ impl ChannelBuilder {
         self
     }
 
+    /// Checks no server's health, also when the service config has a `healthCheckConfig` (gRFC
+    /// A17). Without one nothing is checked anyway.
+    #[must_use]
+    pub fn disable_health_check(mut self, disable: bool) -> Self {
+        self.disable_health_check = disable;
+        self
+    }
+
     /// Receives the channel's events.
     #[must_use]
     pub fn recorder(mut self, recorder: Arc<dyn Recorder>) -> Self {
@@ -305,6 +315,10 @@ impl ChannelBuilder {
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
         let config = self.parse_service_config()?;
         let call_config = Arc::new(CallConfig::new(&config));
+        let health = HealthOptions {
+            default_service: config.health_service.clone(),
+            disabled: self.disable_health_check,
+        };
         let default_policy =
             config.policy.ok_or_else(|| BuildError::ServiceConfig("it names no policy".into()))?;
 
@@ -339,6 +353,7 @@ impl ChannelBuilder {
                 seed,
                 default_policy,
                 call_config,
+                health,
                 backoff: core_backoff(&self.backoff),
                 transport: TransportOptions {
                     connect_timeout: self.connect_timeout,

@@ -2,6 +2,8 @@
 //! connections report into inputs, does what the engine puts out, and publishes one snapshot per
 //! turn. Calls never talk to it, except to wake it from IDLE.
 
+mod watches;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
@@ -27,7 +29,10 @@ use crate::{
     idleness::Idleness,
     resolving::{Answer, Inbox},
     transport::{Connection, ConnectionEvent, End, EventKind, Transport, TransportOptions},
+    watching::Watches,
 };
+
+pub(crate) use watches::HealthOptions;
 
 /// Connection events that may wait for the driver; connections wait when there are more.
 const EVENTS_MAX: usize = 1024;
@@ -47,6 +52,7 @@ pub(crate) struct DriverOptions {
     pub(crate) default_policy: PolicyConfig,
     /// Settings per method while the resolver brings none.
     pub(crate) call_config: Arc<CallConfig>,
+    pub(crate) health: HealthOptions,
     pub(crate) backoff: Backoff,
     pub(crate) transport: TransportOptions,
     pub(crate) connector: Arc<dyn Connector>,
@@ -90,6 +96,7 @@ struct Driver {
     /// By connection number, for as long as the connection lives: it may outlive its subchannel.
     addresses: BTreeMap<u64, Address>,
     next_number: u64,
+    watches: Watches,
     cut: watch::Sender<bool>,
     inbox: Arc<Inbox>,
     resolver_task: JoinSet<()>,
@@ -123,6 +130,7 @@ pub(crate) fn spawn(shared: Arc<Shared>, options: DriverOptions) -> mpsc::Sender
         useless: BTreeMap::new(),
         addresses: BTreeMap::new(),
         next_number: 0,
+        watches: Watches::default(),
         cut: watch::Sender::new(false),
         inbox: Arc::new(Inbox::default()),
         resolver_task: JoinSet::new(),
@@ -163,6 +171,7 @@ impl Driver {
                     }
                 }
                 answer = inbox.answer() => self.answered(answer),
+                (id, event) = self.watches.next() => self.watch_events(id, &event),
                 Some(ended) = self.resolver_task.join_next(), if !self.resolver_task.is_empty() =>
                     self.resolver_ended(ended),
                 () = at(timeout) => self.engine.handle_timeout(self.shared.now_ns()),
@@ -182,6 +191,7 @@ impl Driver {
         mut events: mpsc::Receiver<ConnectionEvent>,
     ) {
         self.resolver_task.abort_all();
+        self.watches = Watches::default();
         let status = Status::unavailable("the channel was shut down");
         self.shared.close(&status);
         self.shared.board.close();
@@ -216,11 +226,18 @@ impl Driver {
             match output {
                 Output::Connect { id, address } => self.connect(id, address),
                 Output::Disconnect { id } => self.disconnect(id),
+                Output::Watch { id, subchannel, watch } => self.watch(id, subchannel, watch),
+                Output::Unwatch { id } => self.watches.stop(id),
                 Output::RequestResolution => self.inbox.request(),
                 Output::SubchannelState { id, address, state, error } => {
                     self.shared.board.subchannel(id, &address, state, error.as_ref());
                     let event =
                         Event::SubchannelState { address: &address, state, error: error.as_ref() };
+                    self.options.recorder.record(&event);
+                }
+                Output::SubchannelHealth { address, state, error } => {
+                    let error = error.as_ref();
+                    let event = Event::SubchannelHealth { address: &address, state, error };
                     self.options.recorder.record(&event);
                 }
                 Output::Publish { state, picker } => {
@@ -280,8 +297,8 @@ impl Driver {
         let transports = self.links.values().filter_map(|link| link.transport.as_ref());
         let (mut sent, mut open) = (0, 0);
         for transport in transports {
-            sent += u64::from(transport.seen.sent());
-            open += transport.seen.open();
+            sent += u64::from(transport.seen.calls_sent());
+            open += transport.seen.calls_open();
         }
         let busy = open > 0 || self.shared.waiting.load(Ordering::Relaxed) > 0;
         let idle = self.idleness.look(Instant::now(), (self.next_number, sent), busy);
@@ -307,7 +324,9 @@ impl Driver {
                     Some(config) => Arc::new(CallConfig::new(config)),
                     None => self.options.call_config.clone(),
                 };
-                let policy = update.service_config.as_ref().and_then(|c| c.policy.as_ref());
+                let config = update.service_config.as_deref();
+                self.engine.set_health_service(now, self.options.health.service(config));
+                let policy = config.and_then(|c| c.policy.as_ref());
                 self.engine.resolver_update(now, &update.endpoints, policy);
                 let has_config = update.service_config.is_some();
                 self.shared.board.resolver_update(update.endpoints, has_config);

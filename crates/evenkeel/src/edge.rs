@@ -7,7 +7,7 @@ use evenkeel_core as core;
 pub(crate) type RequestBody = tonic::body::Body;
 /// The error of a call.
 pub(crate) type Status = tonic::Status;
-pub(crate) use tonic::Code;
+pub(crate) use tonic::{Code, Response, Streaming};
 
 /// A core status with the target in front, as a caller sees it.
 pub(crate) fn status_of_target(target: &str, status: &core::Status) -> Status {
@@ -17,4 +17,11 @@ pub(crate) fn status_of_target(target: &str, status: &core::Status) -> Status {
 /// Core's codes have the wire's numbers.
 pub(crate) fn code(code: core::Code) -> Code {
     Code::from_i32(code as i32)
+}
+
+/// A status that came from a server, for core.
+pub(crate) fn core_status(status: &Status) -> core::Status {
+    // The numbers are the same, and tonic knows no others.
+    let code = core::Code::ALL.get(status.code() as usize).copied().unwrap_or(core::Code::Unknown);
+    core::Status::new(code, status.message())
 }

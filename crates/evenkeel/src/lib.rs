@@ -29,6 +29,7 @@ mod resolving;
 mod transport;
 mod unix;
 pub mod view;
+mod watching;
 
 pub use builder::{
     Backoff, BuildError, CONNECT_TIMEOUT, ChannelBuilder, IDLE_TIMEOUT, IDLE_TIMEOUT_MIN,

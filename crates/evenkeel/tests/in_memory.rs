@@ -5,7 +5,10 @@ mod fixture;
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -59,6 +62,8 @@ enum Server {
 struct Pipes {
     server: Server,
     attempts: Mutex<Vec<Instant>>,
+    /// Health checks that were begun.
+    watches: Arc<AtomicUsize>,
 }
 
 impl Connector for Pipes {
@@ -69,13 +74,14 @@ impl Connector for Pipes {
             Server::Greets if attempts.len() > 1 => Server::NeverConnects,
             server => server,
         };
+        let watches = self.watches.clone();
         Box::pin(async move {
             let (ours, theirs) = tokio::io::duplex(64 * 1024);
             match server {
                 Server::Refuses => return Err(io::Error::other("refused as the test wants")),
                 Server::NeverConnects => std::future::pending().await,
                 Server::Greets => drop(tokio::spawn(greet(theirs))),
-                Server::Serves => drop(tokio::spawn(serve(theirs))),
+                Server::Serves => drop(tokio::spawn(serve(theirs, watches))),
             }
             Ok(Box::pin(ours) as BoxedIo)
         })
@@ -90,20 +96,28 @@ async fn greet(io: impl IoStream + Unpin) {
     while read.read(&mut sink).await.is_ok_and(|n| n > 0) {}
 }
 
-/// Answers each request with headers and OK trailers around one empty message.
-async fn serve(io: impl IoStream + Unpin) {
+/// Answers each request with headers and OK trailers around one empty message; to a health check
+/// the message says SERVING, and INTERNAL is its end.
+async fn serve(io: impl IoStream + Unpin, watches: Arc<AtomicUsize>) {
     let mut server = h2::server::handshake(io).await.unwrap();
-    while let Some(Ok((_, mut respond))) = server.accept().await {
+    while let Some(Ok((request, mut respond))) = server.accept().await {
+        let is_check = request.uri().path() == "/grpc.health.v1.Health/Watch";
+        watches.fetch_add(is_check.into(), Ordering::SeqCst);
+        let (message, status) = match is_check {
+            true => (&[0, 0, 0, 0, 2, 8, 1][..], 13),
+            false => (&[0; 5][..], 0),
+        };
         let head = http::Response::builder().header("content-type", "application/grpc");
         let mut stream = respond.send_response(head.body(()).unwrap(), false).unwrap();
-        stream.send_data(bytes::Bytes::from_static(&[0; 5]), false).unwrap();
-        let ok = [(http::HeaderName::from_static("grpc-status"), http::HeaderValue::from(0))];
-        stream.send_trailers(http::HeaderMap::from_iter(ok)).unwrap();
+        stream.send_data(bytes::Bytes::from_static(message), false).unwrap();
+        let end = [(http::HeaderName::from_static("grpc-status"), http::HeaderValue::from(status))];
+        stream.send_trailers(http::HeaderMap::from_iter(end)).unwrap();
     }
 }
 
 fn over(server: Server) -> (ChannelBuilder, Arc<Pipes>) {
-    let pipes = Arc::new(Pipes { server, attempts: Mutex::default() });
+    let watches = Arc::default();
+    let pipes = Arc::new(Pipes { server, attempts: Mutex::default(), watches });
     let builder = Channel::builder("memory:greeter")
         .register_resolver(Arc::new(Names))
         .connector(pipes.clone())
@@ -204,6 +218,28 @@ async fn goes_idle_without_calls_and_is_woken_by_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn health_checks_in_a_loop_are_slow_and_no_reason_to_stay_awake() {
+    let (builder, pipes) = over(Server::Serves);
+    let config = r#"{"healthCheckConfig":{"serviceName":"any"}}"#;
+    let minute = Duration::from_secs(60);
+    let backoff = Backoff { initial: minute, jitter: 0.0, ..Backoff::default() };
+    let channel = builder.service_config(config).backoff(backoff).build().unwrap();
+    let begun = Instant::now();
+    channel.connect();
+    channel.wait_for_state_change(ConnectivityState::Idle).await;
+    reaches(&channel, ConnectivityState::Idle, Duration::from_secs(40 * 60)).await;
+    let minutes = begun.elapsed().as_secs_f64() / 60.0;
+    assert!((30.0..=34.0).contains(&minutes), "{minutes}");
+    // Each is answered and ended at once: two in the time of the backoff's first wait.
+    let watches = pipes.watches.load(Ordering::SeqCst);
+    let per_minute = watches as f64 / minutes;
+    assert!((1.0..=2.1).contains(&per_minute), "{watches} in {minutes} minutes");
+    tokio::time::sleep(Duration::from_secs(600)).await; // in which nothing is to happen
+    assert_eq!(pipes.watches.load(Ordering::SeqCst), watches, "and none while it is IDLE");
+    assert_eq!(pipes.attempts.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn calls_are_served_over_a_pipe() {
     let (builder, pipes) = over(Server::Serves);
     let channel = builder.build().unwrap();
@@ -225,7 +261,9 @@ async fn calls_are_served_over_unix_sockets() {
     let by_name = UnixListener::from_std(by_name).unwrap();
     let targets = [format!("unix:{}", path.display()), format!("unix-abstract:{unique}")];
     for (listener, target) in [by_path, by_name].into_iter().zip(targets) {
-        let server = tokio::spawn(async move { serve(listener.accept().await.unwrap().0).await });
+        let server = tokio::spawn(async move {
+            serve(listener.accept().await.unwrap().0, Arc::default()).await;
+        });
         let channel = Channel::builder(target).build().unwrap();
         fixture::soon("an answer", hello(&channel)).await.unwrap();
         drop(channel);

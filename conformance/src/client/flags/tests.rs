@@ -96,6 +96,10 @@ fn the_service_config_names_the_policy() {
             &["--method-config", r#"[{"name":[{}]}]"#, "--policy", "pick_first"],
             r#"{"loadBalancingConfig":[{"pick_first":{}}],"methodConfig":[{"name":[{}]}]}"#,
         ),
+        (
+            &["--health-check", "helloworld.Greeter", "--policy", "none"],
+            r#"{"healthCheckConfig":{"serviceName":"helloworld.Greeter"}}"#,
+        ),
         (&["--service-config", "{}"], "{}"),
         (
             &["--policy", "pick_first", "--policy-config", r#"{"shuffleAddressList":true}"#],

@@ -11,11 +11,12 @@ use proptest::{collection::vec, prelude::*};
 use serde_json::Value;
 
 use crate::{
-    Backoff, ConfigError, ConnectivityState, Ctx, Endpoint, EngineOptions, Input, LbPolicy, Picker,
-    PolicyConfig, PolicyFactory, PolicyRegistry, ServiceConfig, Status, SubchannelId,
+    Backoff, Code, ConfigError, ConnectivityState, Ctx, Endpoint, EngineOptions, Input, LbPolicy,
+    Picker, PolicyConfig, PolicyFactory, PolicyRegistry, ServiceConfig, ServingStatus, Status,
+    SubchannelId, WatchEvent,
     policies::router::Router,
     policy::Owned,
-    testing::{Backend, Fleet, Picked, endpoint, v4, v6},
+    testing::{Backend, Fleet, Picked, Says, endpoint, v4, v6},
 };
 
 const POLICIES: [&str; 3] = [
@@ -23,6 +24,8 @@ const POLICIES: [&str; 3] = [
     r#"[{"pick_first":{}}]"#,
     r#"[{"pick_first":{"shuffleAddressList":true}}]"#,
 ];
+/// The services of health checks; `None`: there are none.
+const SERVICES: [Option<&str>; 3] = [None, Some(""), Some("greeter")];
 /// Few backends, so that lists overlap and addresses repeat.
 const BACKENDS: u16 = 6;
 
@@ -37,6 +40,10 @@ enum Op {
     Disconnect(u16),
     Kill(u16),
     Fail(u16),
+    /// What an address says of its health.
+    Say(u16, Says),
+    /// Which of the services is asked for.
+    Check(usize),
     ExitIdle,
     Run(u64),
     /// A time-out and events that nobody waits for.
@@ -55,6 +62,14 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => (0..60_000u64).prop_map(Backend::HangsUntil),
         1 => Just(Backend::HangsForEver),
     ];
+    let says = prop_oneof![
+        3 => Just(Says::Health(ServingStatus::Serving)),
+        2 => Just(Says::Health(ServingStatus::NotServing)),
+        1 => Just(Says::Health(ServingStatus::ServiceUnknown)),
+        1 => Just(Says::Nothing),
+        1 => Just(Says::Ends(Code::Unimplemented)),
+        2 => Just(Says::Ends(Code::Unavailable)),
+    ];
     let list = vec(vec(0..BACKENDS, 1..4), 0..6);
     let ms = prop_oneof![0..3u64, 0..300u64, 0..30_000u64];
     let op = prop_oneof![
@@ -64,6 +79,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => (0..BACKENDS).prop_map(Op::Disconnect),
         2 => (0..BACKENDS).prop_map(Op::Kill),
         1 => (0..BACKENDS).prop_map(Op::Fail),
+        4 => (0..BACKENDS, says).prop_map(|(n, says)| Op::Say(n, says)),
+        2 => (0..SERVICES.len()).prop_map(Op::Check),
         2 => Just(Op::ExitIdle),
         6 => ms.prop_map(Op::Run),
         1 => Just(Op::Spurious),
@@ -184,6 +201,8 @@ impl Model {
             Op::Disconnect(n) => self.fleet.disconnect(&address(*n)),
             Op::Kill(n) => self.fleet.kill(&address(*n)),
             Op::Fail(n) => self.fleet.fail(&address(*n)),
+            Op::Say(n, says) => self.fleet.say(&address(*n), *says),
+            Op::Check(number) => self.fleet.check(SERVICES[*number]),
             Op::ExitIdle => self.fleet.exit_idle(),
             Op::Run(ms) => {
                 let until = self.fleet.now + ms * 1_000_000;
@@ -221,7 +240,7 @@ impl Model {
         let before = self.fleet.outputs;
         self.fleet.update_with(&list, &self.policies[number].clone());
         assert_eq!(self.owners.lock().unwrap().built, self.instances.len());
-        let bound = 3 + 4 * (list.len() * 4 + self.seen.len() + 1);
+        let bound = 3 + 6 * (list.len() * 4 + self.seen.len() + 1);
         assert!(self.fleet.outputs - before <= bound, "an input has bounded consequences");
     }
 
@@ -230,13 +249,17 @@ impl Model {
     fn settle(&mut self) {
         let by_subchannel = self.owners.lock().unwrap().by_subchannel.clone();
         let owners: BTreeSet<usize> =
-            self.fleet.connected.keys().map(|id| by_subchannel[id]).collect();
-        assert!(owners.len() <= 1, "two policies have connections: {owners:?}");
+            self.fleet.healthy.iter().map(|id| by_subchannel[id]).collect();
+        assert!(owners.len() <= 1, "two policies have healthy connections: {owners:?}");
         let owner = owners.first().copied();
         if self.pending.is_some() && (owner.is_none() || owner == self.pending) {
             self.current = self.pending.take();
         }
-        assert!(owner.is_none() || owner == self.current, "an old policy has connections");
+        assert!(owner.is_none() || owner == self.current, "an old policy serves");
+        for id in self.fleet.connected.keys() {
+            let owner = Some(by_subchannel[id]);
+            assert!(owner == self.current || owner == self.pending, "an old policy is connected");
+        }
         for (id, _) in self.fleet.connecting() {
             let owner = Some(by_subchannel[&id]);
             assert!(owner == self.current || owner == self.pending, "an old policy connects");
@@ -256,6 +279,13 @@ impl Model {
                 self.fleet.engine.disconnected(self.fleet.now, id);
             }
         }
+        let running: BTreeSet<_> = self.fleet.running().collect();
+        for id in self.fleet.watched.difference(&running) {
+            let event = WatchEvent::Health(ServingStatus::NotServing);
+            self.fleet.engine.watch_event(self.fleet.now, *id, &event);
+            let event = WatchEvent::Ended(Status::unavailable("late"));
+            self.fleet.engine.watch_event(self.fleet.now, *id, &event);
+        }
         self.fleet.engine.handle_timeout(self.fleet.now);
         self.fleet.drain();
         assert_eq!(self.fleet.outputs, outputs, "nothing of that concerns anybody");
@@ -264,7 +294,7 @@ impl Model {
     fn check(&mut self) {
         self.settle();
         assert!(self.fleet.engine.poll_output().is_none(), "a drain takes all");
-        if self.fleet.connected.is_empty() {
+        if self.fleet.healthy.is_empty() {
             assert_ne!(self.fleet.state, ConnectivityState::Ready, "READY without a connection");
             if self.fleet.publishes > 0 {
                 let pick = self.fleet.pick();
@@ -275,23 +305,31 @@ impl Model {
             return;
         }
         assert_eq!(self.fleet.state, ConnectivityState::Ready);
-        let told = &self.instances[self.current.expect("somebody owns the connections")];
-        let connected: Vec<_> = self.fleet.connected.values().cloned().collect();
-        for address in &connected {
+        let by_subchannel = self.owners.lock().unwrap().by_subchannel.clone();
+        for (id, address) in &self.fleet.connected {
+            let told = &self.instances[by_subchannel[id]];
             let listed = told.list.iter().any(|e| e.addresses().contains(address));
             assert!(listed, "{address} was removed and still is connected");
         }
+        let serving = self.fleet.healthy.iter().map(|id| self.fleet.connected[id].clone());
+        let serving: Vec<_> = serving.collect();
+        let told = &self.instances[self.current.expect("somebody owns the connections")];
         if told.policy != 0 {
-            assert_eq!(connected.len(), 1, "pick_first has one connection");
+            assert_eq!(serving.len(), 1, "pick_first has one connection");
+            assert!(self.fleet.watches().is_empty() || self.pending.is_some(), "and is unchecked");
         }
         let mut want = BTreeMap::new();
-        connected.into_iter().for_each(|address| *want.entry(address).or_insert(0) += 3);
-        assert_eq!(self.fleet.shares(3 * self.fleet.connected.len()), want, "one turn each");
+        serving.iter().for_each(|address| *want.entry(address.clone()).or_insert(0) += 3);
+        assert_eq!(self.fleet.shares(3 * serving.len()), want, "one turn each");
     }
 
     /// Everything is well again: after the longest backoff all endpoints serve.
     fn recover(&mut self, number: usize) {
         (0..BACKENDS).for_each(|n| self.fleet.set(address(n), Backend::Up));
+        for n in 0..BACKENDS {
+            self.apply(&Op::Say(n, Says::Health(ServingStatus::Serving)));
+            self.check();
+        }
         let list: Vec<Vec<u16>> = (0..BACKENDS).map(|n| vec![n]).collect();
         self.update(&list, number);
         self.check();
@@ -300,6 +338,7 @@ impl Model {
         self.apply(&Op::Run(200_000));
         let want = if number == 0 { usize::from(BACKENDS) } else { 1 };
         assert_eq!(self.fleet.connected.len(), want);
+        assert_eq!(self.fleet.healthy.len(), want);
         assert_eq!(self.pending, None, "the newest policy serves");
         assert!(self.fleet.connecting().is_empty());
         let outputs = self.fleet.outputs;
@@ -337,6 +376,7 @@ proptest! {
             model.check();
         }
         model.apply(&Op::Update(vec![vec![0]], 0));
+        prop_assert!(model.fleet.watches().is_empty(), "no watch outlives its connection");
         model.fleet.run_ms(1_000_000);
         model.fleet.take_log();
         model.fleet.run_ms(1_200_000);

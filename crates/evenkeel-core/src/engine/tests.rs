@@ -38,6 +38,11 @@ fn texts(outputs: Vec<Output>) -> Vec<String> {
         Output::SubchannelState { address, state, error, .. } => {
             format!("{address} {state} {error:?}")
         }
+        Output::Watch { id, subchannel, watch } => format!("watch {id:?} {subchannel:?} {watch:?}"),
+        Output::Unwatch { id } => format!("unwatch {id:?}"),
+        Output::SubchannelHealth { address, state, error } => {
+            format!("{address} health {state} {error:?}")
+        }
         Output::Publish { state, picker } => format!("publish {state} {:?}", picks(&picker)),
     };
     outputs.into_iter().map(text).collect()

@@ -95,7 +95,9 @@ impl Children {
             }
             _ => {
                 if let Some(key) = self.router.owner(&input) {
-                    if let Input::SubchannelState { error: Some(error), .. } = input {
+                    if let Input::SubchannelState { error: Some(error), .. }
+                    | Input::SubchannelHealth { error: Some(error), .. } = input
+                    {
                         self.last_error = Some(error.clone());
                     }
                     self.deliver(key, input, ctx);
@@ -157,8 +159,8 @@ impl Children {
             child.state = after;
             publishes = true;
         }
-        if self.expired && after != ConnectivityState::Ready {
-            self.retain(|c| c.state == ConnectivityState::Ready, ctx);
+        if self.expired && !child.policy.is_connected() {
+            self.retain(|c| c.policy.is_connected(), ctx);
         }
         // A picker costs O(children): a dead one among live ones must not cause one per attempt.
         let seen = [before, after].contains(&ConnectivityState::Ready)
@@ -172,7 +174,7 @@ impl Children {
     fn resolver_error(&mut self, error: &ResolverError, ctx: &mut Ctx<'_>) {
         if error.expired {
             self.expired = true;
-            self.retain(|c| c.state == ConnectivityState::Ready, ctx);
+            self.retain(|c| c.policy.is_connected(), ctx);
         }
         if self.children.is_empty() || error.expired {
             self.last_error = Some(error.status.clone());

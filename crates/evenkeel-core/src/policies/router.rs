@@ -1,29 +1,34 @@
-//! Brings inputs to the child that they concern. A child creates subchannels and sets timers
-//! through the same [`Ctx`] as its parent; the router watches what comes and goes during its
-//! `handle` and remembers whose it is, so that an event costs one look-up per level of the tree.
+//! Brings inputs to the child that they concern. A child creates subchannels, begins watches and
+//! sets timers through the same [`Ctx`] as its parent; the router watches what comes and goes
+//! during its `handle` and remembers whose it is, so that an event costs one look-up per level of
+//! the tree.
 
 use std::collections::BTreeMap;
 
-use crate::{Ctx, Input, LbPolicy, SubchannelId, TimerId, policy::Owned};
+use crate::{Ctx, Input, LbPolicy, SubchannelId, TimerId, WatchEvent, WatchId, policy::Owned};
 
-/// Whose each subchannel and timer is. `K` names a child.
+/// Whose each subchannel, timer and watch is. `K` names a child.
 pub struct Router<K> {
     subchannels: BTreeMap<SubchannelId, K>,
     timers: BTreeMap<TimerId, K>,
+    watches: BTreeMap<WatchId, K>,
 }
 
 impl<K> Default for Router<K> {
     fn default() -> Self {
-        Self { subchannels: BTreeMap::new(), timers: BTreeMap::new() }
+        Self { subchannels: BTreeMap::new(), timers: BTreeMap::new(), watches: BTreeMap::new() }
     }
 }
 
 impl<K: Copy> Router<K> {
-    /// The child that an input about a subchannel or a timer is for; `None` for inputs that
-    /// concern everybody, and for what nobody owns any more.
+    /// The child that an input about a subchannel, a timer or a watch is for; `None` for inputs
+    /// that concern everybody, and for what nobody owns any more.
     pub fn owner(&self, input: &Input<'_>) -> Option<K> {
         match input {
-            Input::SubchannelState { id, .. } => self.subchannels.get(id).copied(),
+            Input::SubchannelState { id, .. } | Input::SubchannelHealth { id, .. } => {
+                self.subchannels.get(id).copied()
+            }
+            Input::WatchEvent { id, .. } => self.watches.get(id).copied(),
             Input::Timer(id) => self.timers.get(id).copied(),
             _ => None,
         }
@@ -38,8 +43,10 @@ impl<K: Copy> Router<K> {
         input: Input<'_>,
         ctx: &mut Ctx<'_>,
     ) -> bool {
-        if let Input::Timer(id) = input {
-            self.timers.remove(&id);
+        match input {
+            Input::Timer(id) => drop(self.timers.remove(&id)),
+            Input::WatchEvent { id, event: WatchEvent::Ended(_) } => drop(self.watches.remove(&id)),
+            _ => {}
         }
         let mark = ctx.mark();
         let publishes = ctx.intercept_publish(|ctx| child.handle(input, ctx));
@@ -49,12 +56,15 @@ impl<K: Copy> Router<K> {
                 Owned::SubchannelGone(id) => drop(self.subchannels.remove(&id)),
                 Owned::Timer(id) => drop(self.timers.insert(id, key)),
                 Owned::TimerGone(id) => drop(self.timers.remove(&id)),
+                Owned::Watch(id) => drop(self.watches.insert(id, key)),
+                Owned::WatchGone(id) => drop(self.watches.remove(&id)),
             }
         }
         publishes
     }
 
-    /// Shuts down all subchannels and cancels all timers of children that `keep` does not want.
+    /// Shuts down all subchannels and cancels all timers and watches of children that `keep` does
+    /// not want.
     pub fn retain(&mut self, keep: impl Fn(K) -> bool, ctx: &mut Ctx<'_>) {
         self.subchannels.retain(|&id, &mut key| {
             let kept = keep(key);
@@ -67,6 +77,13 @@ impl<K: Copy> Router<K> {
             let kept = keep(key);
             if !kept {
                 ctx.cancel_timer(id);
+            }
+            kept
+        });
+        self.watches.retain(|&id, &mut key| {
+            let kept = keep(key);
+            if !kept {
+                ctx.unwatch(id);
             }
             kept
         });

@@ -98,7 +98,10 @@ impl LbPolicy for Switch {
         match input {
             Input::ResolverUpdate { config, .. } => self.update(input, config, ctx),
             Input::ResolverError(_) | Input::ExitIdle => self.for_each(input, None, ctx),
-            Input::SubchannelState { .. } | Input::Timer(_) => {
+            Input::SubchannelState { .. }
+            | Input::SubchannelHealth { .. }
+            | Input::WatchEvent { .. }
+            | Input::Timer(_) => {
                 let Some(owner) = self.router.owner(&input) else { return };
                 self.for_each(input, Some(owner), ctx);
             }

@@ -4,11 +4,14 @@
 //! read and that is wrong refuses the whole config, so that a typing error never half-applies.
 
 mod duration;
+mod health;
 mod method;
 mod retry;
 
 pub use method::{METHOD_CONFIGS_MAX, MethodConfig, MethodConfigs};
 pub use retry::{ATTEMPTS_MAX, CodeSet, RetryPolicy, RetryThrottling};
+use std::sync::Arc;
+
 use serde_json::Value;
 use thiserror::Error;
 
@@ -58,6 +61,9 @@ pub struct ServiceConfig {
     pub methods: MethodConfigs,
     /// `retryThrottling`: when retries stop so that they don't make an outage worse.
     pub retry_throttling: Option<RetryThrottling>,
+    /// `healthCheckConfig.serviceName`: the service whose health is checked on each connection
+    /// (gRFC A17); the empty name is the server as a whole, `None` checks nothing.
+    pub health_service: Option<Arc<str>>,
 }
 
 impl ServiceConfig {
@@ -95,7 +101,11 @@ impl ServiceConfig {
             Some(v) => Some(RetryThrottling::parse(v).map_err(|e| e.inside("retryThrottling"))?),
             None => None,
         };
-        Ok(Self { policy, methods, retry_throttling })
+        let health_service = match object.get("healthCheckConfig") {
+            Some(v) => health::service(v).map_err(|e| e.inside("healthCheckConfig"))?,
+            None => None,
+        };
+        Ok(Self { policy, methods, retry_throttling, health_service })
     }
 
     /// A config that names a policy and gives it no settings.

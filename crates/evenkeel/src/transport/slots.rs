@@ -9,6 +9,7 @@
 
 use std::{
     collections::BTreeMap,
+    future::poll_fn,
     ops::Bound,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -25,18 +26,52 @@ pub(crate) struct StreamSlot {
     pub(crate) transport: Arc<Transport>,
     /// The call with this ticket and those before it had the choice already.
     declined_by: Option<u64>,
+    /// It carries no call but a stream of the channel's own.
+    is_own: bool,
 }
 
 impl StreamSlot {
     /// Takes a slot if one is free.
     pub(crate) fn take(transport: &Arc<Transport>) -> Option<Self> {
-        transport.seen.try_open().then(|| Self { transport: transport.clone(), declined_by: None })
+        transport.seen.try_open().then(|| Self::new(transport.clone(), None))
+    }
+
+    /// Waits in line with the calls for a slot of one certain connection, for a stream of the
+    /// channel's own: it takes one of those that the server allows, but keeps no channel busy.
+    pub(crate) async fn wait_for_own(transport: &Arc<Transport>) -> Self {
+        let mut slot = match Self::take(transport) {
+            Some(slot) => slot,
+            None => {
+                let place = transport.queue.join();
+                loop {
+                    // Also after an offer: what became free meanwhile was not offered to us.
+                    if let Some(slot) = Self::take(transport) {
+                        break slot;
+                    }
+                    let slot = poll_fn(|cx| place.poll_offer(cx)).await;
+                    if Arc::ptr_eq(&slot.transport, transport) {
+                        break slot;
+                    }
+                    place.decline(slot);
+                }
+            }
+        };
+        slot.is_own = true;
+        transport.seen.begin_own();
+        slot
+    }
+
+    fn new(transport: Arc<Transport>, declined_by: Option<u64>) -> Self {
+        Self { transport, declined_by, is_own: false }
     }
 }
 
 impl Drop for StreamSlot {
     fn drop(&mut self) {
         let Transport { seen, queue, .. } = &*self.transport;
+        if self.is_own {
+            seen.end_own();
+        }
         if !queue.is_empty() && seen.is_usable() && seen.is_within_limit() {
             queue.give(&self.transport, self.declined_by);
             return;
@@ -140,7 +175,7 @@ impl Place {
         let mut line = self.queue.lock();
         let Some(place) = line.places.get_mut(&self.ticket) else { return Poll::Pending };
         if let Some(transport) = place.offer.take() {
-            return Poll::Ready(StreamSlot { transport, declined_by: None });
+            return Poll::Ready(StreamSlot::new(transport, None));
         }
         match &mut place.waker {
             Some(waker) => waker.clone_from(cx.waker()),
@@ -162,7 +197,7 @@ impl Drop for Place {
         self.queue.len.store(line.places.len(), Ordering::SeqCst);
         drop(line);
         if let Some(transport) = left.and_then(|place| place.offer) {
-            drop(StreamSlot { transport, declined_by: Some(self.ticket) });
+            drop(StreamSlot::new(transport, Some(self.ticket)));
         }
     }
 }

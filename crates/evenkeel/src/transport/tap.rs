@@ -32,10 +32,13 @@ pub(crate) struct Seen {
     served: AtomicBool,
     highest_headers: AtomicU32,
     read_count: AtomicU64,
-    /// Streams that calls hold open now, and how many they were when the socket ended.
+    /// Streams that are open now, and how many of the calls' were when the socket ended.
     open: AtomicU32,
     /// Calls whose last word was OK.
     succeeded: AtomicU64,
+    /// Of them, and of all there were, those that are the channel's own and no calls.
+    own_open: AtomicU32,
+    own_sent: AtomicU32,
     open_at_end: OnceLock<u32>,
     first_bytes: OnceLock<[u8; 9]>,
     end_reason: OnceLock<String>,
@@ -55,6 +58,8 @@ impl Default for Seen {
             read_count: AtomicU64::new(0),
             open: AtomicU32::new(0),
             succeeded: AtomicU64::new(0),
+            own_open: AtomicU32::new(0),
+            own_sent: AtomicU32::new(0),
             open_at_end: OnceLock::new(),
             first_bytes: OnceLock::new(),
             end_reason: OnceLock::new(),
@@ -94,9 +99,12 @@ impl Seen {
         stream_id > self.highest_headers.load(Ordering::Acquire)
     }
 
-    /// Grows with each request that is sent.
-    pub(crate) fn sent(&self) -> u32 {
-        self.highest_headers.load(Ordering::Relaxed)
+    /// Grows with each call that is sent. A stream of the channel's own counts from when it is
+    /// opened, which is a moment before it is sent.
+    pub(crate) fn calls_sent(&self) -> u32 {
+        // A client's stream ids are odd.
+        let sent = self.highest_headers.load(Ordering::Relaxed).div_ceil(2);
+        sent.saturating_sub(self.own_sent.load(Ordering::Relaxed))
     }
 
     /// The server complained about our keepalive (gRFC A8).
@@ -143,7 +151,7 @@ impl Seen {
             && self.max_streams_changed.swap(false, Ordering::AcqRel)
     }
 
-    /// Streams that calls hold open.
+    /// Streams that are held open.
     pub(crate) fn open(&self) -> u32 {
         self.open.load(Ordering::SeqCst)
     }
@@ -163,15 +171,31 @@ impl Seen {
         self.succeeded.load(Ordering::Relaxed)
     }
 
-    /// Streams that were open when the socket ended. Counted before h2 learns of the end, so that
+    /// Streams that calls hold open.
+    pub(crate) fn calls_open(&self) -> u32 {
+        self.open().saturating_sub(self.own_open.load(Ordering::SeqCst))
+    }
+
+    /// One of the open streams is not a call's but the channel's own.
+    pub(crate) fn begin_own(&self) {
+        self.own_open.fetch_add(1, Ordering::SeqCst);
+        self.own_sent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// See [`Seen::begin_own`].
+    pub(crate) fn end_own(&self) {
+        self.own_open.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Calls that were open when the socket ended. Counted before h2 learns of the end, so that
     /// no call that fails by it is missing.
     pub(crate) fn open_at_end(&self) -> u32 {
-        self.open_at_end.get().copied().unwrap_or_else(|| self.open())
+        self.open_at_end.get().copied().unwrap_or_else(|| self.calls_open())
     }
 
     /// Why the connection ended; the first reason stays.
     pub(crate) fn end(&self, reason: impl FnOnce() -> String) {
-        self.open_at_end.get_or_init(|| self.open());
+        self.open_at_end.get_or_init(|| self.calls_open());
         self.end_reason.get_or_init(reason);
     }
 

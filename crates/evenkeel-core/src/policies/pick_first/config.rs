@@ -9,9 +9,20 @@ use crate::{ConfigError, LbPolicy, PolicyFactory, PolicyRegistry};
 
 /// Settings of `pick_first`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Settings {
     /// Try the endpoints in random order, so that clients of one list don't all take its first.
     pub shuffle_address_list: bool,
+    /// Is READY only while the connected address is healthy too (gRFC A17, A61). No service config
+    /// sets it: it is for the parents that have other children to turn to.
+    pub health_check: bool,
+}
+
+impl Settings {
+    /// The settings of a child of `round_robin` and its relatives.
+    pub fn of_a_child() -> Self {
+        Self { health_check: true, ..Self::default() }
+    }
 }
 
 /// Makes [`PickFirst`] policies.
@@ -34,7 +45,7 @@ impl PolicyFactory for Factory {
                 .as_bool()
                 .ok_or_else(|| ConfigError::new("shuffleAddressList", "true or false", v))?,
         };
-        Ok(Arc::new(Settings { shuffle_address_list }))
+        Ok(Arc::new(Settings { shuffle_address_list, ..Settings::default() }))
     }
 
     fn build(&self) -> Box<dyn LbPolicy> {

@@ -3,7 +3,9 @@
 //! The first pass tries the addresses in order with happy eyeballs (gRFC A61, RFC 8305): the next
 //! one starts when the one before failed or after 250 ms. When all failed, the policy is in
 //! TRANSIENT_FAILURE until one connects (gRFC A62) and retries each address when its backoff ends.
-//! The child of every other policy.
+//! The child of every other policy; as such it is READY only while the address that it is connected
+//! to is healthy (gRFC A17, A61). An unhealthy one stays connected and no other is tried: happy
+//! eyeballs look for a path to the backend, and that one was found.
 
 mod config;
 mod order;
@@ -40,7 +42,7 @@ enum Phase {
     FirstPass { next: usize, timer: Option<TimerId> },
     /// All failed: each is retried by its own backoff.
     Retrying { failures: usize },
-    /// Connected.
+    /// Connected; `state` says whether also healthy.
     Ready(SubchannelId),
 }
 
@@ -57,6 +59,7 @@ pub struct PickFirst {
     state: ConnectivityState,
     last_error: Status,
     expired: bool,
+    health_check: bool,
 }
 
 impl Default for PickFirst {
@@ -67,6 +70,7 @@ impl Default for PickFirst {
             state: ConnectivityState::Idle,
             last_error: Status::unavailable("the resolver found no endpoints"),
             expired: false,
+            health_check: false,
         }
     }
 }
@@ -98,6 +102,11 @@ impl PickFirst {
         }
         match self.phase {
             Phase::Ready(id) if self.attempts.iter().any(|a| a.id == Some(id)) => {}
+            Phase::Ready(_) => {
+                // Nor is the one that a connected but unhealthy address led to.
+                self.state = ConnectivityState::Idle;
+                self.start_pass(ctx);
+            }
             Phase::Idle if !had_none => {}
             Phase::FirstPass { .. } if same_list => {}
             // A pass over addresses in backoff would end at once and ask for the next update.
@@ -198,7 +207,27 @@ impl PickFirst {
             attempt.state = ConnectivityState::Idle;
         }
         self.phase = Phase::Ready(id);
-        self.state = ConnectivityState::Ready;
+        self.state = match self.health_check {
+            true => ctx.check_health(id),
+            false => ConnectivityState::Ready,
+        };
+        ctx.publish();
+    }
+
+    fn subchannel_health(
+        &mut self,
+        id: SubchannelId,
+        state: ConnectivityState,
+        error: Option<&Status>,
+        ctx: &mut Ctx<'_>,
+    ) {
+        if self.phase != Phase::Ready(id) {
+            return;
+        }
+        self.state = state;
+        if let Some(error) = error {
+            self.last_error = error.clone();
+        }
         ctx.publish();
     }
 
@@ -248,8 +277,9 @@ impl LbPolicy for PickFirst {
     fn handle(&mut self, input: Input<'_>, ctx: &mut Ctx<'_>) {
         match input {
             Input::ResolverUpdate { endpoints, config } => {
-                let shuffle = config.settings::<Settings>().is_some_and(|s| s.shuffle_address_list);
-                let addresses = order::order(endpoints, shuffle, ctx.rng());
+                let settings = config.settings::<Settings>().copied().unwrap_or_default();
+                self.health_check = settings.health_check;
+                let addresses = order::order(endpoints, settings.shuffle_address_list, ctx.rng());
                 self.update(addresses, ctx);
             }
             Input::ResolverError(error) if error.expired => match self.phase {
@@ -267,6 +297,11 @@ impl LbPolicy for PickFirst {
             Input::SubchannelState { id, state, error } => {
                 self.subchannel_state(id, state, error, ctx);
             }
+            Input::SubchannelHealth { id, state, error } => {
+                self.subchannel_health(id, state, error, ctx);
+            }
+            // It begins no watch of its own.
+            Input::WatchEvent { .. } => {}
             Input::Timer(timer) => {
                 if let Phase::FirstPass { next, timer: Some(set) } = self.phase
                     && set == timer
@@ -286,9 +321,13 @@ impl LbPolicy for PickFirst {
         self.state
     }
 
+    fn is_connected(&self) -> bool {
+        matches!(self.phase, Phase::Ready(_))
+    }
+
     fn picker(&self) -> Arc<dyn Picker> {
-        match self.phase {
-            Phase::Ready(id) => Arc::new(OnePicker(id)),
+        match (self.phase, self.state) {
+            (Phase::Ready(id), ConnectivityState::Ready) => Arc::new(OnePicker(id)),
             _ => waiting_picker(self.state, || self.failure()),
         }
     }

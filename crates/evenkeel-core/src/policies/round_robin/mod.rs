@@ -26,7 +26,7 @@ pub struct RoundRobin {
 
 impl RoundRobin {
     pub(crate) fn new() -> Self {
-        let settings = Arc::new(pick_first::Settings::default());
+        let settings = Arc::new(pick_first::Settings::of_a_child());
         let child = PolicyConfig::new(Arc::new(pick_first::Factory), settings);
         Self { children: Children::new(child), turn: None }
     }
