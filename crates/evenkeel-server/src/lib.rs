@@ -52,8 +52,8 @@
 //! What a client can make the server hold is at most its streams
 //! ([`Builder::max_concurrent_streams`]) times the largest response, until the stall's limit: where
 //! responses are large, lower one of them. HTTP/2 gets a response in pieces of
-//! [`RESPONSE_PIECE_BYTES_MAX`], so that a window of one byte holds no more than no window does, and
-//! for no longer.
+//! [`RESPONSE_PIECE_BYTES_MAX`], so that a window of one byte holds no more than no window does,
+//! and for no longer.
 //!
 //! # Restarts
 //!

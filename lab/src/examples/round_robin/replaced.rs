@@ -1,6 +1,6 @@
-//! Everything is replaced at once, as a change of the Service's selector does it (blue to green): no
-//! address of the old list is in the new one. The old pods drain for longer than the TTL, so that
-//! clients learn of the new ones while the old ones still serve.
+//! Everything is replaced at once, as a change of the Service's selector does it (blue to green):
+//! no address of the old list is in the new one. The old pods drain for longer than the TTL, so
+//! that clients learn of the new ones while the old ones still serve.
 
 use std::{sync::Arc, time::Duration};
 
