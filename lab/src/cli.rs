@@ -5,7 +5,7 @@
 
 use std::{ffi::OsString, io::Write as _, process::ExitCode, sync::Arc};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -57,6 +57,10 @@ struct RunArgs {
     /// Only this phase of each example; may be repeated
     #[arg(long, value_name = "PHASE")]
     phase: Vec<String>,
+    /// Pods that the phase `rolling` replaces, one after the other
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(value_parser = value_parser!(u16).range(1..=1000))]
+    restarts: u16,
     /// Keep the run's folder (the children's logs and reports) and print its path
     #[arg(long)]
     keep: bool,
@@ -140,7 +144,7 @@ fn emit(text: &str) -> Result<(), String> {
 }
 
 async fn run_chosen(arguments: &RunArgs, chosen: &Chosen) -> ExitCode {
-    let run = match Run::new(arguments.keep) {
+    let run = match Run::new(arguments.keep, arguments.restarts) {
         Ok(run) => Arc::new(run),
         Err(error) => return could_not_run(&error.to_string()),
     };
@@ -270,8 +274,9 @@ mod tests {
     }
 
     #[test]
-    fn run_without_examples_is_a_usage_error() {
-        for bad in [&["lab", "run"][..], &["lab", "run", "0", "--all"], &["lab", "fly"]] {
+    fn run_without_examples_or_without_restarts_is_a_usage_error() {
+        let none = ["lab", "run", "1", "--restarts", "0"];
+        for bad in [&["lab", "run"][..], &["lab", "run", "0", "--all"], &["lab", "fly"], &none] {
             assert_eq!(Cli::try_parse_from(bad).expect_err("bad usage").exit_code(), 2);
         }
     }

@@ -37,6 +37,25 @@ impl Stage {
     /// When one does not run or does not end.
     pub(crate) async fn delete(&mut self, hosts: &[u8]) -> Result<Vec<Deleted>, LabError> {
         self.unpublish(hosts).await;
+        self.terminate(hosts).await
+    }
+
+    /// Puts `new`, which run, into the place of `old` in one change of DNS, and deletes `old` at
+    /// once: SIGTERM to all, and waits until they have drained.
+    ///
+    /// # Errors
+    ///
+    /// When one of `old` does not run or does not end.
+    pub(crate) async fn replace(
+        &mut self,
+        old: &[u8],
+        new: &[u8],
+    ) -> Result<Vec<Deleted>, LabError> {
+        self.exchange(old, new).await;
+        self.terminate(old).await
+    }
+
+    async fn terminate(&mut self, hosts: &[u8]) -> Result<Vec<Deleted>, LabError> {
         for host in hosts {
             self.fleet.signal(*host, Signal::TERM, "SIGTERM")?;
         }

@@ -64,7 +64,9 @@ mod tests {
         let text = text(&rows());
         assert!(text.contains("0 baseline"), "{text}");
         assert!(text.contains("1 round-robin"), "{text}");
-        for phase in ["steady", "scale", "age", "kill", "rolling", "hang", "pick_first"] {
+        for phase in
+            ["steady", "scale", "age", "rolling", "storm", "replaced", "hang", "pick_first"]
+        {
             assert!(text.contains(phase), "{text}");
         }
     }

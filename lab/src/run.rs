@@ -43,18 +43,20 @@ pub(crate) struct Run {
     folder: Folder,
     nursery: Nursery,
     progress: Progress,
+    restarts: u16,
 }
 
 impl Run {
-    /// Makes the run's folder; it is removed when the value is dropped unless `keep`.
+    /// Makes the run's folder; it is removed when the value is dropped unless `keep`. `restarts` is
+    /// how many pods a rolling restart replaces.
     ///
     /// # Errors
     ///
     /// When the folder can't be made or this program can't be found.
-    pub(crate) fn new(keep: bool) -> Result<Self, LabError> {
+    pub(crate) fn new(keep: bool, restarts: u16) -> Result<Self, LabError> {
         let exe = std::env::current_exe().map_err(LabError::io("can't find this program"))?;
         let (folder, nursery) = (Folder::make(keep)?, Nursery::new());
-        Ok(Self { exe, folder, nursery, progress: Progress::start() })
+        Ok(Self { exe, folder, nursery, progress: Progress::start(), restarts })
     }
 
     /// A command that re-executes the lab as `child`.
@@ -73,6 +75,11 @@ impl Run {
     /// Progress lines.
     pub(crate) fn progress(&self) -> &Progress {
         &self.progress
+    }
+
+    /// Pods that a rolling restart replaces, one after the other.
+    pub(crate) fn restarts(&self) -> u16 {
+        self.restarts
     }
 
     /// The run's folder.

@@ -61,7 +61,14 @@ impl Stage {
 
     /// Takes `hosts` out of the Service's records and returns when.
     pub(crate) async fn unpublish(&mut self, hosts: &[u8]) -> f64 {
-        self.published.retain(|host| !hosts.contains(host));
+        self.exchange(hosts, &[]).await
+    }
+
+    /// Puts `new` into the place of `old` in the Service's records, in one change, and returns
+    /// when.
+    pub(crate) async fn exchange(&mut self, old: &[u8], new: &[u8]) -> f64 {
+        self.published.retain(|host| !old.contains(host));
+        self.published.extend(new);
         self.dns.publish(&self.fleet.ips(&self.published)).await
     }
 

@@ -26,7 +26,7 @@ fn an_unknown_phase_is_exit_2_with_the_known_ones() {
     let output = lab(&["run", "round-robin", "--phase", "earthquake"]);
     assert_eq!(output.status.code(), Some(2));
     let error = text(&output.stderr);
-    assert!(error.contains("steady, scale, age, kill, rolling, hang"), "{error}");
+    assert!(error.contains("steady, scale, age, kill, rolling, storm, replaced, hang"), "{error}");
 }
 
 #[test]

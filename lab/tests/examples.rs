@@ -45,7 +45,7 @@ fn baseline_shows_that_one_backend_gets_everything() {
 fn round_robin_gives_each_backend_its_third() {
     let document = run("steady", &["round-robin", "--phase", "steady"]);
     let example = &document["examples"][0];
-    assert_eq!(example["phases_not_run"].as_array().map(Vec::len), Some(5));
+    assert_eq!(example["phases_not_run"].as_array().map(Vec::len), Some(7));
     let rows = example["phases"][0]["distributions"][0]["rows"].as_array().expect("rows");
     assert_eq!(rows.len(), 3, "{rows:#?}");
     assert_eq!(example["holds"], true);

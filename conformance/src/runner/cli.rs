@@ -49,7 +49,7 @@ struct Peers {
     /// Save the rows and make docs/conformance.md of them.
     #[arg(long, conflicts_with = "client")]
     write_docs: bool,
-    /// How often; a row has to pass each time.
+    /// How often; a row has to pass each time, and the worst of them is saved.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20))]
     runs: u32,
     /// The client to drive, a command as a shell splits it [default: conformance-client].

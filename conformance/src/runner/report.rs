@@ -74,17 +74,31 @@ impl<'a, W: Write> Report<'a, W> {
         self.failed == 0
     }
 
-    /// One row per case: the one that failed last, else the last.
+    /// One row per case, the worst of its runs: one that did not pass before one that did, then the
+    /// one with most failed calls, then the latest. It knows how many calls failed in each run.
     pub(crate) fn into_rows(self) -> Vec<Row> {
         let mut kept: Vec<(Row, bool)> = Vec::new();
-        for (row, failed) in self.rows {
-            match kept.iter_mut().find(|(old, _)| old.is_of(&row.scenario, &row.case)) {
-                Some(old) if failed || !old.1 => *old = (row, failed),
-                Some(_) => {}
-                None => kept.push((row, failed)),
+        for (mut row, bad) in self.rows {
+            row.failed_by_run = row.failed().into_iter().collect();
+            let Some((old, old_bad)) =
+                kept.iter_mut().find(|(old, _)| old.is_of(&row.scenario, &row.case))
+            else {
+                kept.push((row, bad));
+                continue;
+            };
+            let mut failed_by_run = std::mem::take(&mut old.failed_by_run);
+            failed_by_run.append(&mut row.failed_by_run);
+            if (bad, row.failed()) >= (*old_bad, old.failed()) {
+                (*old, *old_bad) = (row, bad);
             }
+            old.failed_by_run = failed_by_run;
         }
-        kept.into_iter().map(|(row, _)| row).collect()
+        let single = |row: &Row| row.failed_by_run.len() < 2;
+        let mut rows: Vec<Row> = kept.into_iter().map(|(row, _)| row).collect();
+        for row in rows.iter_mut().filter(|row| single(row)) {
+            row.failed_by_run.clear();
+        }
+        rows
     }
 
     fn line(&mut self, text: &str) {
@@ -149,12 +163,28 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_failed_one_of_several_runs() {
+    fn keeps_the_worst_of_several_runs_and_what_failed_in_each() {
         let expectations = Expectations::parse(EXPECT).unwrap();
         let mut report = Report::new(&expectations, Vec::new());
-        for fail in [0, 3, 0] {
+        for fail in [0, 3, 1, 0] {
             report.row(row("round_robin", fail));
         }
-        assert_eq!(report.into_rows(), [row("round_robin", 3)]);
+        report.row(row("pick_first", 0));
+        let kept = report.into_rows();
+        assert_eq!(kept.len(), 2);
+        assert_eq!((kept[0].failed(), &kept[0].failed_by_run[..]), (Some(3), &[0, 3, 1, 0][..]));
+        assert!(kept[0].in_words().ends_with("in 4 runs 0/3/1/0 failed"), "{}", kept[0].in_words());
+        assert_eq!(kept[1], row("pick_first", 0));
+    }
+
+    #[test]
+    fn a_row_that_does_not_pass_is_worse_than_one_with_more_failed_calls() {
+        let allowed = EXPECT.replace(r#""==", value = 0"#, r#"">=", value = 2"#);
+        let expectations = Expectations::parse(&allowed).unwrap();
+        let mut report = Report::new(&expectations, Vec::new());
+        for fail in [5, 1, 4] {
+            report.row(row("round_robin", fail));
+        }
+        assert_eq!(report.into_rows()[0].failed(), Some(1));
     }
 }

@@ -18,6 +18,9 @@ pub struct Row {
     pub case: String,
     /// The figures; a text if the scenario broke off.
     pub result: Value,
+    /// Failed calls of each run, of several; this row is then the worst of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_by_run: Vec<u64>,
     /// Where a saved row comes from; other clients' figures have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<Made>,
@@ -61,7 +64,13 @@ const TOLD: &[(&str, &str)] = &[
 impl Row {
     /// A row that was made now.
     pub fn new(scenario: &str, case: &str, result: Value) -> Self {
-        Self { scenario: scenario.to_owned(), case: case.to_owned(), result, made: None }
+        let (scenario, case) = (scenario.to_owned(), case.to_owned());
+        Self { scenario, case, result, failed_by_run: Vec::new(), made: None }
+    }
+
+    /// Calls that failed, if the row counts calls.
+    pub fn failed(&self) -> Option<u64> {
+        self.result.get("fail").and_then(Value::as_u64)
     }
 
     /// Whether this is the row of that scenario and case.
@@ -95,8 +104,12 @@ impl Row {
         if let Some(shares) = result.get("by_backend").and_then(shares_in_words) {
             words.push(shares);
         }
-        if let Some(failed) = result.get("fail").and_then(Value::as_u64) {
+        if let Some(failed) = self.failed() {
             words.push(self.failures_in_words(failed));
+        }
+        if let [_, _, ..] = self.failed_by_run[..] {
+            let each: Vec<String> = self.failed_by_run.iter().map(u64::to_string).collect();
+            words.push(format!("in {} runs {} failed", each.len(), each.join("/")));
         }
         // With one backend the longest run is the number of calls, and says nothing.
         let one = result.get("by_backend").and_then(Value::as_object).is_none_or(|b| b.len() < 2);

@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, uri::PathAndQuery};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::{body::Incoming, service::Service};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Status, body::Body, service::Routes, transport::server::TcpConnectInfo};
@@ -22,6 +22,7 @@ use tower_service::Service as _;
 use tracing::{debug, error};
 
 use crate::{
+    config::RESPONSE_PIECE_BYTES_MAX,
     observe::Event,
     streams::{Progress, Streams},
     timeout,
@@ -146,7 +147,7 @@ impl Future for CallFuture {
         let guard = handler.take().map(|(_, guard)| guard);
         Poll::Ready(Ok(match result {
             Ok(Poll::Ready(Ok(response))) => response
-                .map(|inner| CallBody { state: guard.map(|guard| BodyState { inner, guard }) }),
+                .map(|inner| CallBody { state: guard.map(|guard| BodyState::new(inner, guard)) }),
             Ok(Poll::Ready(Err(never))) => match never {},
             Ok(Poll::Pending) => only_trailers(deadline_exceeded()),
             Err(status) => only_trailers(status),
@@ -168,6 +169,42 @@ pub(crate) struct CallBody {
 struct BodyState {
     inner: Body,
     guard: Guard,
+    /// Of a frame that is handed on in pieces.
+    rest: Bytes,
+}
+
+type Polled = Poll<Option<Result<Frame<Bytes>, Status>>>;
+
+impl BodyState {
+    fn new(inner: Body, guard: Guard) -> Self {
+        Self { inner, guard, rest: Bytes::new() }
+    }
+
+    /// The next frame, or its first piece; an error ends the response.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Result<Polled, Status> {
+        let Self { inner, guard, rest } = self;
+        if rest.is_empty() {
+            let frame = guard.catch(|| Pin::new(inner).poll_frame(cx))?;
+            if frame.is_pending() && guard.expired(cx) {
+                return Err(deadline_exceeded());
+            }
+            let large = |frame: &Frame<Bytes>| {
+                frame.data_ref().is_some_and(|data| data.len() > RESPONSE_PIECE_BYTES_MAX)
+            };
+            match frame {
+                Poll::Ready(Some(Ok(frame))) if large(&frame) => {
+                    *rest = frame.into_data().unwrap_or_default();
+                }
+                other => {
+                    guard.progress.polled(other.is_ready());
+                    return Ok(other);
+                }
+            }
+        }
+        guard.progress.polled(true);
+        let piece = rest.split_to(rest.len().min(RESPONSE_PIECE_BYTES_MAX));
+        Ok(Poll::Ready(Some(Ok(Frame::data(piece)))))
+    }
 }
 
 impl http_body::Body for CallBody {
@@ -178,21 +215,15 @@ impl http_body::Body for CallBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Some(BodyState { inner, guard }) = &mut self.state else { return Poll::Ready(None) };
-        let status = match guard.catch(|| Pin::new(inner).poll_frame(cx)) {
-            Ok(Poll::Pending) if guard.expired(cx) => deadline_exceeded(),
-            Ok(frame) => {
-                guard.progress.polled(frame.is_ready());
-                return frame;
-            }
-            Err(status) => status,
-        };
-        self.state = None;
-        Poll::Ready(Some(Ok(trailers(status))))
+        let Some(state) = &mut self.state else { return Poll::Ready(None) };
+        state.poll(cx).unwrap_or_else(|status| {
+            self.state = None;
+            Poll::Ready(Some(Ok(trailers(status))))
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.state.as_ref().is_none_or(|state| state.inner.is_end_stream())
+        self.state.as_ref().is_none_or(|state| state.rest.is_empty() && state.inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {

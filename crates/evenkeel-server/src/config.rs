@@ -65,6 +65,9 @@ pub const DEFAULT_MAX_CONNECTION_IDLE: Duration = Duration::from_secs(30 * 60);
 pub const DEFAULT_MAX_WRITE_STALL: Duration = Duration::from_secs(60);
 /// How long a client may keep a response waiting for flow-control window; Envoy's, too.
 pub const DEFAULT_MAX_RESPONSE_STALL: Duration = Duration::from_secs(5 * 60);
+/// Bytes of a response that are handed to HTTP/2 at once. A client takes up the whole of what is
+/// handed with a window of one byte, and what is handed is out of reach of the stream's own limit.
+pub const RESPONSE_PIECE_BYTES_MAX: usize = 32 * 1024;
 /// Bytes of one request's header list, as HTTP/2 counts them; gRPC's hard limit.
 pub const DEFAULT_MAX_HEADER_LIST_BYTES: u32 = 16 * 1024;
 /// Idle time before the kernel probes whether the client's host is still there.
@@ -253,7 +256,9 @@ impl Builder {
     }
 
     /// How long a client may keep a response waiting for window ([`DEFAULT_MAX_RESPONSE_STALL`]);
-    /// then the stream is reset. A call's deadline ends it earlier.
+    /// then the stream is reset. A call's deadline ends it earlier. When only the last
+    /// [`RESPONSE_PIECE_BYTES_MAX`] of its responses wait and none of them ends for so long, the
+    /// connection is closed.
     #[must_use]
     pub fn max_response_stall(mut self, stall: Duration) -> Self {
         self.settings.max_response_stall = stall;

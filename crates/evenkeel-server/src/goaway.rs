@@ -17,6 +17,7 @@ pub(crate) fn debug_data(event: Event) -> &'static str {
         Event::AbuseResets => "too_many_resets",
         Event::AbuseWindowUpdates => "too_many_window_updates",
         Event::FrameStalled => "frame_timeout",
+        Event::ResponseStalled => "response_timeout",
         _ => "too_many_frames",
     }
 }

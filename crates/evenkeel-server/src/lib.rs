@@ -51,7 +51,9 @@
 //! No connection reads more than about [`TURN_FRAMES_MAX`] frames before others have their turn.
 //! What a client can make the server hold is at most its streams
 //! ([`Builder::max_concurrent_streams`]) times the largest response, until the stall's limit: where
-//! responses are large, lower one of them.
+//! responses are large, lower one of them. HTTP/2 gets a response in pieces of
+//! [`RESPONSE_PIECE_BYTES_MAX`], so that a window of one byte holds no more than no window does,
+//! and for no longer.
 //!
 //! # Restarts
 //!
@@ -90,9 +92,9 @@ pub use config::{
     DEFAULT_MAX_CONNECTION_IDLE, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_HEADER_LIST_BYTES,
     DEFAULT_MAX_PENDING_RESETS, DEFAULT_MAX_PINGS_PER_SECOND, DEFAULT_MAX_RESETS_PER_SECOND,
     DEFAULT_MAX_RESPONSE_STALL, DEFAULT_MAX_WRITE_STALL, DEFAULT_TCP_KEEPALIVE, DURATION_MAX,
-    ERROR_RESETS_MAX, MIN_CONNECTION_AGE, OTHER_FRAMES_PER_SECOND_MAX, SETTINGS_PER_SECOND_MAX,
-    STREAM_WINDOW_BYTES, TCP_KEEPALIVE_INTERVAL, TCP_KEEPALIVE_RETRIES, TURN_BYTES_MAX,
-    TURN_FRAMES_MAX, WINDOW_UPDATES_PER_SECOND_MAX,
+    ERROR_RESETS_MAX, MIN_CONNECTION_AGE, OTHER_FRAMES_PER_SECOND_MAX, RESPONSE_PIECE_BYTES_MAX,
+    SETTINGS_PER_SECOND_MAX, STREAM_WINDOW_BYTES, TCP_KEEPALIVE_INTERVAL, TCP_KEEPALIVE_RETRIES,
+    TURN_BYTES_MAX, TURN_FRAMES_MAX, WINDOW_UPDATES_PER_SECOND_MAX,
 };
 pub use drain::{DrainReport, ShutdownHandle};
 pub use health::Health;

@@ -3,13 +3,15 @@
 //! taken up, for as long as they come. Here each kind has a limit for one second, and real work (a
 //! response, a call) gives allowance back, so that a busy client never meets one.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use tokio::time::Instant;
 
 use crate::{
     config::{OTHER_FRAMES_PER_SECOND_MAX, SETTINGS_PER_SECOND_MAX, WINDOW_UPDATES_PER_SECOND_MAX},
-    frames::{ACK, CONTINUATION, DATA, HEADERS, Head, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE},
+    frames::{
+        ACK, CONTINUATION, DATA, GOAWAY, HEADERS, Head, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+    },
     observe::Event,
 };
 
@@ -63,6 +65,11 @@ pub(crate) struct Meter {
     last_stream: u32,
     /// Streams that the client asked for.
     requested: u64,
+    /// Those whose response is not whole on the wire, and how many have ended.
+    open: HashSet<u32>,
+    ended: u64,
+    /// After GOAWAY h2 ignores some streams without a word.
+    goaway: bool,
 }
 
 impl Meter {
@@ -76,6 +83,9 @@ impl Meter {
             others: window(OTHER_FRAMES_PER_SECOND_MAX),
             last_stream: 0,
             requested: 0,
+            open: HashSet::new(),
+            ended: 0,
+            goaway: false,
         }
     }
 
@@ -87,6 +97,20 @@ impl Meter {
         self.requested
     }
 
+    /// Streams whose response is not whole on the wire.
+    pub(crate) fn open(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Streams that have ended, by whichever side.
+    pub(crate) fn ended(&self) -> u64 {
+        self.ended
+    }
+
+    fn end(&mut self, stream: u32) {
+        self.ended += u64::from(self.open.remove(&stream));
+    }
+
     /// Counts a frame from the client; says which limit it breaks. `note` is told what is counted
     /// for all connections.
     pub(crate) fn received(&mut self, head: Head, note: impl Fn(Event)) -> Result<(), Event> {
@@ -94,6 +118,9 @@ impl Meter {
             HEADERS if head.stream > self.last_stream => {
                 self.last_stream = head.stream;
                 self.requested += 1;
+                if !self.goaway {
+                    self.open.insert(head.stream);
+                }
                 self.window_updates.give_back(WINDOW_UPDATES_FOR_A_FRAME);
                 note(Event::StreamRequested);
                 return Ok(());
@@ -103,6 +130,7 @@ impl Meter {
             SETTINGS if head.flags & ACK != 0 => return Ok(()),
             RST_STREAM => {
                 note(Event::StreamReset);
+                self.end(head.stream);
                 (&mut self.resets, Event::AbuseResets)
             }
             // With acknowledgements of pings that nobody sent.
@@ -126,6 +154,10 @@ impl Meter {
         if head.ends_stream() {
             self.resets.give_back(1);
         }
+        if head.ends_stream() || head.kind == RST_STREAM {
+            self.end(head.stream);
+        }
+        self.goaway |= head.kind == GOAWAY;
     }
 }
 
@@ -194,6 +226,29 @@ mod tests {
         }
         assert_eq!(meter.last_stream(), 2 * WINDOW_UPDATES_PER_SECOND_MAX - 1);
         assert_eq!(meter.requested(), u64::from(WINDOW_UPDATES_PER_SECOND_MAX));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn knows_the_streams_whose_response_is_not_whole() {
+        let mut meter = Meter::new(LIMIT, LIMIT);
+        let on = |kind, flags, stream| Head { kind, flags, stream };
+        let receive = |meter: &mut Meter, head| meter.received(head, |_| ()).expect("few");
+        for stream in [1, 3, 5, 7] {
+            receive(&mut meter, on(HEADERS, END_STREAM, stream));
+        }
+        assert_eq!((meter.open(), meter.ended()), (4, 0));
+        meter.sent(on(HEADERS, 0, 1));
+        meter.sent(on(DATA, 0, 1));
+        assert_eq!((meter.open(), meter.ended()), (4, 0));
+        meter.sent(on(HEADERS, END_STREAM, 1));
+        meter.sent(on(RST_STREAM, 0, 3));
+        receive(&mut meter, on(RST_STREAM, 0, 5));
+        // Once each, also where both sides end a stream.
+        receive(&mut meter, on(RST_STREAM, 0, 3));
+        assert_eq!((meter.open(), meter.ended()), (1, 3));
+        meter.sent(on(GOAWAY, 0, 0));
+        receive(&mut meter, on(HEADERS, END_STREAM, 9));
+        assert_eq!((meter.open(), meter.requested()), (1, 5));
     }
 
     #[tokio::test(start_paused = true)]

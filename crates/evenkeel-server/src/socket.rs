@@ -77,6 +77,7 @@ pub(crate) struct Socket {
     meter: Meter,
     frame_wait: Wait,
     write_wait: Wait,
+    response_wait: Wait,
 }
 
 impl Socket {
@@ -96,6 +97,7 @@ impl Socket {
             meter: Meter::new(settings.max_pings_per_second, settings.max_resets_per_second),
             frame_wait: Wait::new(settings.handshake_timeout),
             write_wait: Wait::new(settings.max_write_stall),
+            response_wait: Wait::new(settings.max_response_stall),
         };
         (socket, facts)
     }
@@ -136,7 +138,16 @@ impl Socket {
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Result<(), Event> {
         // Before its preface the connection has a timeout of its own.
         let unfinished = self.incoming.unfinished().filter(|_| self.facts.greeted());
-        if self.frame_wait.is_over(cx, unfinished) { Err(Event::FrameStalled) } else { Ok(()) }
+        if self.frame_wait.is_over(cx, unfinished) {
+            return Err(Event::FrameStalled);
+        }
+        // A response whose task is done and which is not on the wire waits for window inside h2,
+        // where nobody watches over it. With nothing to read, all streams have been taken up.
+        let waits = unfinished.is_none() && self.meter.open() > self.streams.open();
+        if self.response_wait.is_over(cx, waits.then_some(self.meter.ended())) {
+            return Err(Event::ResponseStalled);
+        }
+        Ok(())
     }
 
     fn sent(&mut self, bytes: &[u8]) {

@@ -176,6 +176,41 @@ async fn responses_without_window_are_reset_and_their_connection_lives() {
 }
 
 #[tokio::test]
+async fn a_window_of_one_byte_does_not_hold_a_large_response() {
+    let server = Running::start(Server::builder().max_response_stall(SHORT)).await;
+    let mut client = Frames::connect_with(server.address, &[(INITIAL_WINDOW, 1)]).await;
+    client.send(&frames::request_headers(1)).await;
+    client.send(&frames::request_data(1, &format!("big {BIG_BYTES}"))).await;
+    let reset = client.find(frames::RST_STREAM, 1, |_| true).await;
+    assert_eq!(reset.number(0), 8, "CANCEL");
+    server.counted(Event::ResponseStalled, 1).await;
+    // The connection lives.
+    client.send(&frames::request_headers(3)).await;
+    client.send(&frames::frame(frames::WINDOW_UPDATE, 0, 3, &100_u32.to_be_bytes())).await;
+    client.send(&frames::request_data(3, "you")).await;
+    let ended = |frame: &frames::Frame| frame.flags & frames::END_STREAM != 0;
+    client.find(frames::HEADERS, 3, ended).await;
+}
+
+#[tokio::test]
+async fn a_window_of_one_byte_does_not_hold_small_responses() {
+    let server = Running::start(Server::builder().max_response_stall(SHORT)).await;
+    let mut client = Frames::connect_with(server.address, &[(INITIAL_WINDOW, 1)]).await;
+    let started = Instant::now();
+    for stream in [1, 3, 5] {
+        client.send(&frames::request_headers(stream)).await;
+        client.send(&frames::request_data(stream, "you")).await;
+    }
+    // Their handlers are done and their tasks, too: all of it waits inside h2.
+    let goaway = client.find(frames::GOAWAY, 0, |_| true).await;
+    assert_eq!(goaway.number(4), 11, "ENHANCE_YOUR_CALM");
+    assert_eq!(&goaway.payload[8..], b"response_timeout");
+    assert!(started.elapsed() >= SHORT, "{:?}", started.elapsed());
+    server.counted(Event::ResponseStalled, 1).await;
+    server.counted(Event::ConnectionEnded, 1).await;
+}
+
+#[tokio::test]
 async fn a_stream_that_waits_for_its_handler_is_not_stalled() {
     let server = Running::start(Server::builder().max_response_stall(SHORT)).await;
     let mut client = Client::connect(server.address).await;

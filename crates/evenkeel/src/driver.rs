@@ -399,7 +399,7 @@ impl Driver {
         if matches!(event.kind, EventKind::Failed(_) | EventKind::Closed { .. }) {
             self.addresses.remove(&number);
         }
-        if let EventKind::Draining { too_many_pings: true, .. } = event.kind {
+        if let EventKind::TooManyPings = event.kind {
             self.slow_down_keepalive();
         }
         let now = self.shared.now_ns();
@@ -416,12 +416,14 @@ impl Driver {
                 self.links.remove(&id.index);
                 self.engine.connect_failed(now, id, status);
             }
-            EventKind::Draining { end, .. } | EventKind::Closed { end, .. } => {
+            EventKind::Draining { end } | EventKind::Closed { end, .. } => {
                 self.links.remove(&id.index);
                 self.links_changed = true;
                 self.note_use(id, end);
                 self.engine.disconnected(now, id);
             }
+            // Said above, whichever connection is the subchannel's now.
+            EventKind::TooManyPings => {}
         }
     }
 
@@ -482,7 +484,7 @@ fn record_end(
             let (reason, streams_open) = (end.reason.as_str(), u64::from(*streams_open));
             options.recorder.record(&Event::Disconnected { address, reason, streams_open });
         }
-        EventKind::Ready(_) | EventKind::Failed(_) => {}
+        EventKind::Ready(_) | EventKind::Failed(_) | EventKind::TooManyPings => {}
     }
 }
 

@@ -12,7 +12,7 @@ use evenkeel::{Channel, ChannelBuilder, Keepalive};
 use fixture::{
     bytes::hello,
     events::Events,
-    frames::{self, ENHANCE_YOUR_CALM, Frames},
+    frames::{self, ENHANCE_YOUR_CALM, Frames, NO_ERROR},
     peer::Peer,
     soon,
 };
@@ -206,6 +206,53 @@ async fn too_many_pings_doubles_the_time_for_the_next_connections() {
     for pair in ends.chunks(2) {
         assert!(pair[0].ends_with("drains") && pair[1].contains("ended with 0"), "{ends:?}");
     }
+}
+
+#[tokio::test]
+async fn complaint_in_a_later_goaway_counts_too() {
+    let (hang_up, told) = watch::channel(false);
+    let (ping, mut pinged) = watch::channel(None);
+    let ping = Arc::new(ping);
+    let peer = Peer::start(move |number, socket| {
+        let (mut told, ping) = (told.clone(), ping.clone());
+        async move {
+            let begun = Instant::now();
+            let mut frames = Frames::greet(socket, &[]).await;
+            match number {
+                0 => {
+                    let stream = frames.request().await.unwrap();
+                    frames.goaway(stream, NO_ERROR, b"").await;
+                    frames.round_trip().await;
+                    frames.goaway(stream, ENHANCE_YOUR_CALM, b"too_many_pings").await;
+                    frames.answer(stream, b"late").await;
+                    frames.drain().await;
+                }
+                // Began before the complaint.
+                1 => tokio::select! {
+                    _ = told.wait_for(|told| *told) => {}
+                    _ = frames.read() => {}
+                },
+                _ => {
+                    while frames.read_any().await.is_some_and(|frame| frame.kind != frames::PING) {}
+                    ping.send_replace(Some(begun.elapsed()));
+                }
+            }
+        }
+    })
+    .await;
+    let (builder, events) = to(peer.target(), true);
+    // So long that no connection ends by it.
+    let timeout = fixture::PATIENCE * 2;
+    let keepalive = Keepalive { time: TIME, timeout, permit_without_calls: true };
+    let channel = builder.keepalive(keepalive).build().unwrap();
+    fixture::ready(&channel).await;
+    assert_eq!(soon("an answer", hello(&channel)).await.unwrap(), "late");
+    let end = events.wait_for(1, "ended").await;
+    assert!(end.contains("too_many_pings"), "{end}");
+    assert_eq!(events.count("drains"), 1, "{:?}", events.list());
+    hang_up.send_replace(true);
+    let gap = *soon("a ping", pinged.wait_for(Option::is_some)).await.unwrap();
+    assert!(gap >= Some(TIME * 2 - Duration::from_millis(5)), "{gap:?}");
 }
 
 #[tokio::test]

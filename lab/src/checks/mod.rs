@@ -16,8 +16,8 @@ pub(crate) use faults::{
     only_unavailable_from, out_of_rotation,
 };
 pub(crate) use shares::{
-    all_served_within, back_within, drained_cleanly, even_shares, none_failed, one_gets_all,
-    only_left_serves, replaced,
+    Life, all_served_within, back_within, drained_cleanly, each_served, even_shares, none_failed,
+    one_gets_all, only_left_serves, replaced,
 };
 
 /// One verdict.

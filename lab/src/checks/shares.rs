@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 
 use super::Check;
-use crate::{client::Report, faults::Deleted};
+use crate::{
+    client::{Report, Slot},
+    faults::Deleted,
+};
 
 /// An answer that was on its way when its backend ended is counted when the client reads it.
 const READ_LATE_S: f64 = 0.25;
@@ -155,7 +158,7 @@ pub(crate) fn back_within(
     limit_s: f64,
     breaks: &'static str,
 ) -> Check {
-    let answered = |slot: &&crate::client::Slot| {
+    let answered = |slot: &&Slot| {
         slot.unix_s + slot_s > returned_unix_s
             && slot.by_backend.get(backend).is_some_and(|calls| *calls > 0)
     };
@@ -169,6 +172,48 @@ pub(crate) fn back_within(
             Some(after) => format!("after {after:.2} s (to the end of a slot of {slot_s} s)"),
             None => "never".to_owned(),
         },
+        breaks,
+    }
+}
+
+/// A pod from its publication to its deletion.
+#[derive(Clone, Debug)]
+pub(crate) struct Life {
+    /// Its address as replies name it.
+    pub(crate) name: String,
+    /// When it was published.
+    pub(crate) from: f64,
+    /// When its deletion, or the end of the phase, began.
+    pub(crate) until: f64,
+}
+
+/// Each of `lives` answered calls, in slots of `slot_s` that lie wholly in it.
+pub(crate) fn each_served(
+    id: &'static str,
+    report: &Report,
+    slot_s: f64,
+    lives: &[Life],
+    breaks: &'static str,
+) -> Check {
+    let calls = |life: &Life| -> u64 {
+        let within = |slot: &&Slot| slot.unix_s >= life.from && slot.unix_s + slot_s <= life.until;
+        let slots = report.slots.iter().filter(within);
+        slots.filter_map(|slot| slot.by_backend.get(&life.name)).sum()
+    };
+    let counts: Vec<u64> = lives.iter().map(calls).collect();
+    let idle = lives.iter().zip(&counts).filter(|(_, calls)| **calls == 0).map(|(life, _)| life);
+    let mut seen = format!("{} did", counts.iter().filter(|calls| **calls > 0).count());
+    match (counts.iter().min(), idle.clone().next()) {
+        (_, Some(life)) => write!(seen, "; not {}", life.name),
+        (Some(least), None) => write!(seen, ", {least} calls or more each"),
+        (None, None) => write!(seen, "; there was none"),
+    }
+    .expect("a String takes it");
+    Check {
+        id,
+        holds: !lives.is_empty() && idle.count() == 0,
+        expected: format!("each of {} new pods serves before it goes in its turn", lives.len()),
+        seen,
         breaks,
     }
 }

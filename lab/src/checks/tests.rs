@@ -146,6 +146,28 @@ fn replaced_needs_every_new_pod_at_the_end_and_no_late_old_one() {
 }
 
 #[test]
+fn each_served_needs_calls_in_every_life_and_not_before_or_after_it() {
+    let judge = |slots: &[Slot]| {
+        let report = Report { slots: slots.to_vec(), ..report(&[("a", 1)]) };
+        let life = |name: &str, from: f64, until: f64| Life { name: name.to_owned(), from, until };
+        // The same address twice, as a StatefulSet's pod.
+        let lives = [life("a", 100.0, 104.0), life("b", 102.0, 110.0), life("a", 106.0, 110.0)];
+        each_served(ID, &report, 0.1, &lives, BREAKS)
+    };
+    let (early, b, late) =
+        (slot(101.0, &[("a", 2)]), slot(105.0, &[("b", 3)]), slot(107.0, &[("a", 4)]));
+    let all = judge(&[early.clone(), b.clone(), late.clone()]);
+    assert!(all.holds);
+    assert_eq!(all.seen, "3 did, 2 calls or more each");
+    assert!(!judge(&[early.clone(), b.clone()]).holds, "the second a never served");
+    assert!(!judge(&[early, late, slot(101.0, &[("b", 3)])]).holds, "b before it was there");
+    let straddles = slot(103.95, &[("a", 4)]);
+    let seen = judge(&[straddles, b, slot(107.0, &[("a", 4)])]).seen;
+    assert_eq!(seen, "2 did; not a");
+    assert!(!each_served(ID, &report(&[("a", 1)]), 0.1, &[], BREAKS).holds);
+}
+
+#[test]
 fn drained_cleanly_needs_exit_0_of_each() {
     let judge = |deleted: &[(String, Deleted)]| drained_cleanly(ID, deleted, BREAKS).holds;
     assert!(judge(&[deleted("a", 1.0, true), deleted("b", 1.0, true)]));
@@ -267,6 +289,7 @@ fn every_check_says_what_it_expected_what_it_saw_and_what_breaks_it() {
         back_within(ID, &report, "a", 1.0, 0.05, 2.2, BREAKS),
         replaced(ID, &report, &pods, &names(&["a"]), BREAKS),
         drained_cleanly(ID, &pods, BREAKS),
+        each_served(ID, &report, 0.1, &[], BREAKS),
         aged(ID, &[("a".to_owned(), 1)], 1, BREAKS),
         only_unavailable_from(ID, &report, &dead, BREAKS),
         failures_within_open_streams(ID, &report, &dead, BREAKS),

@@ -74,7 +74,7 @@ async fn with_child(
 }
 
 async fn trouble(name: &str) -> LabError {
-    let run = Arc::new(Run::new(false).unwrap());
+    let run = Arc::new(Run::new(false, 1).unwrap());
     let phases = TROUBLE.phases.iter().filter(|phase| ["waits", name].contains(&phase.name));
     let outcome = play(&run, &[(&TROUBLE, phases.collect())]).await;
     let all_gone = tokio::time::timeout(Duration::from_secs(10), run.nursery().empty());

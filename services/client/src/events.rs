@@ -147,6 +147,9 @@ impl Recorder for EventLog {
                 self.transparent_retries.fetch_add(1, Ordering::Relaxed);
                 self.line("transparent_retry", || json!({ "address": address.to_string() }));
             }
+            Event::Retry { address, attempt } => {
+                self.line("retry", || json!({ "address": address.to_string(), "attempt": attempt }))
+            }
             // The enum may grow; an event that is not known here needs no line.
             _ => {}
         }
@@ -230,6 +233,7 @@ mod tests {
             Event::Draining { address: &a },
             Event::Disconnected { address: &a, reason: "reset", streams_open: 3 },
             Event::TransparentRetry { address: &a },
+            Event::Retry { address: &a, attempt: 2 },
         ] {
             log.record(&event);
         }
@@ -260,6 +264,7 @@ mod tests {
                 json!({ "event": "disconnected", "address": a, "reason": "reset",
                         "streams_open": 3 }),
                 json!({ "event": "transparent_retry", "address": a }),
+                json!({ "event": "retry", "address": a, "attempt": 2 }),
                 json!({ "event": "first_call", "backend": "127.0.0.2" }),
             ]
         );

@@ -69,9 +69,10 @@ pub(crate) enum EventKind {
     Failed(Status),
     /// GOAWAY: streams run on, no new ones.
     Draining {
-        too_many_pings: bool,
         end: End,
     },
+    /// A GOAWAY, the first or a later one, complained about our keepalive.
+    TooManyPings,
     Closed {
         streams_open: u32,
         end: End,
@@ -163,7 +164,7 @@ impl Connection {
         let mut pings = (http2.ping_pong().zip(self.options.keepalive))
             .map(|(ping_pong, keepalive)| Pings::new(ping_pong, keepalive, seen));
         let mut cut = std::pin::pin!(told(self.cut.clone()));
-        let mut draining = false;
+        let (mut draining, mut complained) = (false, false);
         let mut gathered = 0;
         loop {
             let step = poll_fn(|cx| {
@@ -189,6 +190,10 @@ impl Connection {
                 {
                     self.queue.offer_free(&transport);
                 }
+                // First, so that whoever connects again after the end knows of it.
+                if !complained && seen.too_many_pings() {
+                    return Poll::Ready(Step::Complaint);
+                }
                 let ended = seen.end_reason().is_some();
                 if !draining && (seen.goaway() || seen.retired() && !ended) {
                     return Poll::Ready(Step::Drain);
@@ -205,11 +210,13 @@ impl Connection {
             });
             match step.await {
                 Step::Ended => return,
+                Step::Complaint => {
+                    complained = true;
+                    self.tell(EventKind::TooManyPings).await;
+                }
                 Step::Drain => {
                     draining = true;
-                    let too_many_pings = seen.too_many_pings();
-                    let end = End::new(seen, ready_at);
-                    self.tell(EventKind::Draining { too_many_pings, end }).await;
+                    self.tell(EventKind::Draining { end: End::new(seen, ready_at) }).await;
                     if seen.end_reason().is_some() {
                         return;
                     }
@@ -221,6 +228,7 @@ impl Connection {
 
 enum Step {
     Ended,
+    Complaint,
     Drain,
 }
 

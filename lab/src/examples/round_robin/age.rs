@@ -29,17 +29,8 @@ pub(super) async fn play(run: Arc<Run>, name: String) -> Result<PhaseReport, Lab
     let report = &finished.report;
     let mut found = PhaseReport::new(phase.name, phase.what, report).set(&FLAGS, &ENV);
     found.distributions.push(Distribution::whole("all calls", report));
-    let renewals: Vec<(String, usize)> = stage
-        .fleet
-        .addresses(&BACKENDS)
-        .into_iter()
-        .map(|address| {
-            let count = renewals_of(&address, &finished.events);
-            (address, count)
-        })
-        .collect();
-    let all: usize = renewals.iter().map(|(_, count)| count).sum();
-    found.figures.insert("connections_renewed", all as f64);
+    let renewals = renewals(stage.fleet.addresses(&BACKENDS), &finished.events);
+    found.figures.insert("connections_renewed", sum(&renewals));
     found.checks = vec![
         none_failed(
             "round-robin.age.none_failed",
@@ -57,9 +48,18 @@ pub(super) async fn play(run: Arc<Run>, name: String) -> Result<PhaseReport, Lab
     Ok(found)
 }
 
-/// Each READY after the first is a connection that replaced an aged one. GOAWAYs can't be counted
-/// instead: on a connection without an open call the end comes at once, without a drain.
-fn renewals_of(address: &str, events: &[Event]) -> usize {
-    let ready = events.iter().filter(|event| is_ready(&event.what, address)).count();
-    ready.saturating_sub(1)
+/// For each address: every READY after the first is a connection that replaced an aged one. GOAWAYs
+/// can't be counted instead: on a connection without an open call the end comes at once, without a
+/// drain.
+pub(super) fn renewals(addresses: Vec<String>, events: &[Event]) -> Vec<(String, usize)> {
+    let of = |address: String| {
+        let ready = events.iter().filter(|event| is_ready(&event.what, &address)).count();
+        (address, ready.saturating_sub(1))
+    };
+    addresses.into_iter().map(of).collect()
+}
+
+/// Over all addresses.
+pub(super) fn sum(renewals: &[(String, usize)]) -> f64 {
+    renewals.iter().map(|(_, count)| *count).sum::<usize>() as f64
 }

@@ -5,9 +5,11 @@ use super::{Example, Phase};
 mod age;
 mod hang;
 mod kill;
+mod replaced;
 mod rolling;
 mod scale;
 mod steady;
+mod storm;
 
 pub(crate) static EXAMPLE: Example = Example {
     number: 1,
@@ -59,10 +61,24 @@ pub(crate) static EXAMPLE: Example = Example {
         },
         Phase {
             name: "rolling",
-            what: "each of 3 pods is replaced, with drain",
+            what: "3 pods, replaced one after the other (--restarts), with drain",
             calls_per_s: 1000,
-            seconds: 23,
+            seconds: 46,
             play: |run, name| Box::pin(rolling::play(run, name)),
+        },
+        Phase {
+            name: "storm",
+            what: "3 backends that end each connection after 200 ms",
+            calls_per_s: 1000,
+            seconds: 12,
+            play: |run, name| Box::pin(storm::play(run, name)),
+        },
+        Phase {
+            name: "replaced",
+            what: "all 3 pods are replaced at once by new ones, with drain",
+            calls_per_s: 1000,
+            seconds: 13,
+            play: |run, name| Box::pin(replaced::play(run, name)),
         },
         Phase {
             name: "hang",
