@@ -1,7 +1,7 @@
 //! `cargo xtask api`: the public API of each published package as a text, kept in `api.txt` beside
 //! its Cargo.toml. A change of the API is then a change of a file in the same commit, and nobody
-//! breaks a user without seeing it. Not cargo-semver-checks, which compares with a release: there is
-//! none yet (docs/adr/0014).
+//! breaks a user without seeing it. Not cargo-semver-checks, which compares with a release: there
+//! is none yet (docs/adr/0014).
 
 mod types;
 mod walk;

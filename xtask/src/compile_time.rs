@@ -1,6 +1,7 @@
 //! `cargo xtask compile-time`: what a user pays at compile time for evenkeel beside tonic's own
 //! channel. Two small packages, each built from nothing in a folder of its own, in turn, because a
-//! machine's speed changes while one waits. Not a part of CI: it takes minutes.
+//! machine's speed changes while one waits; CPU time beside the clock's, because that depends less
+//! on what else runs. Not a part of CI: it takes minutes.
 
 use std::{
     env, fs,
@@ -10,8 +11,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Builds of each package.
-const ROUNDS: usize = 3;
+/// Builds of each package, unless another number is asked for.
+pub const ROUNDS: usize = 3;
+
+/// What one build took: by the clock, and CPU of all processes (Linux; elsewhere 0).
+#[derive(Clone, Copy)]
+struct Cost {
+    clock: Duration,
+    cpu: Duration,
+}
 
 /// What is built: a name, the dependencies, and a program that uses them.
 struct Candidate {
@@ -22,7 +30,9 @@ struct Candidate {
 
 fn candidates(root: &Path) -> [Candidate; 2] {
     let tonic = |features: &str| {
-        format!("tonic = {{ version = \"0.14.9\", default-features = false, features = {features} }}")
+        format!(
+            "tonic = {{ version = \"0.14.9\", default-features = false, features = {features} }}"
+        )
     };
     let tokio = "tokio = { version = \"1.54\", features = [\"macros\", \"rt-multi-thread\"] }";
     [
@@ -47,12 +57,12 @@ fn candidates(root: &Path) -> [Candidate; 2] {
     ]
 }
 
-/// Builds both, [`ROUNDS`] times in turn; a table as text.
+/// Builds both, `rounds` times in turn; a table as text.
 ///
 /// # Errors
 ///
 /// A folder can't be written, or a package does not build.
-pub fn measure(root: &Path) -> Result<String, String> {
+pub fn measure(root: &Path, rounds: usize) -> Result<String, String> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let folder = env::temp_dir().join(format!("compile-time-{}", std::process::id()));
     let candidates = candidates(root);
@@ -62,22 +72,24 @@ pub fn measure(root: &Path) -> Result<String, String> {
     }
     let mut rows = Vec::new();
     for (profile, flag) in [("debug", None), ("release", Some("--release"))] {
-        let mut times = [Vec::new(), Vec::new()];
-        for round in 1..=ROUNDS {
+        let mut costs = [Vec::new(), Vec::new()];
+        for round in 1..=rounds {
             for (n, candidate) in candidates.iter().enumerate() {
-                let time = build(&folder.join(candidate.name), flag)?;
-                eprintln!("{profile}, round {round}: {} {:.1} s", candidate.name, seconds(time));
-                times[n].push(time);
+                let cost = build(&folder.join(candidate.name), flag)?;
+                let (clock, cpu) = (cost.clock.as_secs_f64(), cost.cpu.as_secs_f64());
+                let name = candidate.name;
+                eprintln!("{profile}, round {round}: {name} {clock:.1} s, CPU {cpu:.1} s");
+                costs[n].push(cost);
             }
         }
-        rows.push(row(profile, &times));
+        rows.push(row(profile, &costs));
     }
     // Left when a build failed, for whoever looks why.
     fs::remove_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     Ok(format!(
-        "{ROUNDS} builds of each from nothing, in turn, on {cores} cores; medians\n\n| profile | \
-         tonic, {} packages | evenkeel, {} packages | evenkeel/tonic, by round |\n| --- | --- | \
-         --- | --- |\n{}",
+        "{rounds} builds of each from nothing, in turn, on {cores} cores; medians\n\n| profile | \
+         tonic, {} packages | evenkeel, {} packages | CPU, evenkeel/tonic, by round |\n| --- | \
+         --- | --- | --- |\n{}",
         packages[0],
         packages[1],
         rows.join("\n")
@@ -108,16 +120,26 @@ fn prepare(root: &Path, folder: &Path, candidate: &Candidate) -> Result<usize, S
     Ok(packages.len().saturating_sub(1))
 }
 
-fn build(folder: &Path, flag: Option<&str>) -> Result<Duration, String> {
+fn build(folder: &Path, flag: Option<&str>) -> Result<Cost, String> {
     let target = folder.join("target");
     if target.exists() {
         fs::remove_dir_all(&target).map_err(|e| format!("{}: {e}", target.display()))?;
     }
-    let began = Instant::now();
+    let (began, cpu) = (Instant::now(), cpu_of_children());
     let mut arguments = vec!["build", "--quiet", "--offline"];
     arguments.extend(flag);
     run(folder, &arguments)?;
-    Ok(began.elapsed())
+    Ok(Cost { clock: began.elapsed(), cpu: cpu_of_children().saturating_sub(cpu) })
+}
+
+/// CPU time of all processes that this one started and waited for, and of theirs: fields 16 and 17
+/// of /proc/self/stat (proc(5)), in hundredths of a second.
+fn cpu_of_children() -> Duration {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The second field is the program's name in brackets, and may hold blanks.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let hundredths: u64 = fields.skip(13).take(2).filter_map(|f| f.parse::<u64>().ok()).sum();
+    Duration::from_millis(hundredths * 10)
 }
 
 fn cargo(folder: &Path, arguments: &[&str]) -> Command {
@@ -140,23 +162,21 @@ fn run(folder: &Path, arguments: &[&str]) -> Result<(), String> {
     }
 }
 
-fn seconds(time: Duration) -> f64 {
-    time.as_secs_f64()
-}
-
 /// One line of the table: medians, and the ratio of each round.
-fn row(profile: &str, times: &[Vec<Duration>; 2]) -> String {
-    let median = |times: &[Duration]| {
-        let mut sorted = times.to_vec();
+fn row(profile: &str, costs: &[Vec<Cost>; 2]) -> String {
+    let median = |costs: &[Cost], of: fn(&Cost) -> Duration| {
+        let mut sorted: Vec<Duration> = costs.iter().map(of).collect();
         sorted.sort_unstable();
-        sorted.get(sorted.len() / 2).copied().map_or(0.0, seconds)
+        sorted.get(sorted.len() / 2).copied().unwrap_or_default().as_secs_f64()
     };
-    let ratio = |(theirs, ours): (&Duration, &Duration)| {
-        format!("{:.2}", seconds(*ours) / seconds(*theirs))
+    let cell = |costs: &[Cost]| {
+        format!("{:.1} s, CPU {:.1} s", median(costs, |c| c.clock), median(costs, |c| c.cpu))
     };
-    let ratios: Vec<String> = times[0].iter().zip(&times[1]).map(ratio).collect();
-    let (theirs, ours) = (median(&times[0]), median(&times[1]));
-    format!("| {profile} | {theirs:.1} s | {ours:.1} s | {} |", ratios.join(", "))
+    let ratio = |(theirs, ours): (&Cost, &Cost)| {
+        format!("{:.2}", ours.cpu.as_secs_f64() / theirs.cpu.as_secs_f64())
+    };
+    let ratios: Vec<String> = costs[0].iter().zip(&costs[1]).map(ratio).collect();
+    format!("| {profile} | {} | {} | {} |", cell(&costs[0]), cell(&costs[1]), ratios.join(", "))
 }
 
 #[cfg(test)]
@@ -165,8 +185,12 @@ mod tests {
 
     #[test]
     fn a_row_has_the_medians_and_each_rounds_ratio() {
-        let times = |list: [u64; 3]| list.map(Duration::from_secs).to_vec();
-        let shown = row("debug", &[times([10, 30, 20]), times([15, 30, 50])]);
-        assert_eq!(shown, "| debug | 20.0 s | 30.0 s | 1.50, 1.00, 2.50 |");
+        let costs = |list: [u64; 3]| {
+            let cost = |s| Cost { clock: Duration::from_secs(s), cpu: Duration::from_secs(2 * s) };
+            list.map(cost).to_vec()
+        };
+        let shown = row("debug", &[costs([10, 30, 20]), costs([15, 30, 50])]);
+        let wanted = "| debug | 20.0 s, CPU 40.0 s | 30.0 s, CPU 60.0 s | 1.50, 1.00, 2.50 |";
+        assert_eq!(shown, wanted);
     }
 }

@@ -1,5 +1,5 @@
-//! `cargo xtask package`: the published packages as a user gets them. In the workspace a package has
-//! its neighbours' features, the repository's files and its lock file; what only works with those
+//! `cargo xtask package`: the published packages as a user gets them. In the workspace a package
+//! has its neighbours' features, the repository's files and its lock file; what only works with those
 //! is found by nothing but packing it, building it and documenting it from its archive.
 
 use std::{
@@ -17,7 +17,7 @@ use crate::{
 
 /// What every archive holds.
 const NEEDED: [&str; 4] = ["Cargo.toml", "LICENSE", "README.md", "src/lib.rs"];
-/// The largest archive that a registry takes, in bytes, is 10 MiB; ours have no reason to come near.
+/// The largest archive, in bytes. Registries take ten times as much; ours have no reason to.
 const ARCHIVE_BYTES_MAX: u64 = 1 << 20;
 
 /// Packs, builds and documents them.
@@ -36,7 +36,8 @@ pub fn check(root: &Path) -> Result<(Vec<Finding>, String), String> {
         let manifest = format!("{}/Cargo.toml", package.folder(root));
         let name = format!("{}-{}", package.name, package.version);
         let archive = target.join("package").join(format!("{name}.crate"));
-        let bytes = fs::metadata(&archive).map_err(|e| format!("{}: {e}", archive.display()))?.len();
+        let bytes =
+            fs::metadata(&archive).map_err(|e| format!("{}: {e}", archive.display()))?.len();
         contents(&manifest, &files(root, package)?, bytes, &mut findings);
     }
     document(&target, &published)?;
@@ -54,7 +55,8 @@ fn contents(manifest: &str, files: &[String], bytes: u64, out: &mut Vec<Finding>
         out.push(Finding::new(manifest, 0, "package", message));
     }
     if bytes > ARCHIVE_BYTES_MAX {
-        let message = format!("the archive has {bytes} bytes; expected at most {ARCHIVE_BYTES_MAX}");
+        let message =
+            format!("the archive has {bytes} bytes; expected at most {ARCHIVE_BYTES_MAX}");
         out.push(Finding::new(manifest, 0, "package", message));
     }
 }
@@ -85,7 +87,8 @@ fn document(target: &Path, published: &[&Package]) -> Result<(), String> {
     fs::write(&path, manifest).map_err(|e| format!("{}: {e}", path.display()))?;
     for package in published {
         let features = package.metadata["docs"]["rs"]["features"].as_array();
-        let features: Vec<&str> = features.into_iter().flatten().filter_map(Value::as_str).collect();
+        let features: Vec<&str> =
+            features.into_iter().flatten().filter_map(Value::as_str).collect();
         let features = features.join(",");
         let arguments = ["doc", "--no-deps", "-p", &package.name, "--features", &features];
         cargo(&folder, &arguments)?;
@@ -99,7 +102,7 @@ fn command(folder: &Path, arguments: &[&str]) -> Command {
         .args(arguments)
         .current_dir(folder)
         .env("RUSTDOCFLAGS", "-D warnings")
-        // As the repository's own profile has it for dependencies, so that they are not built again.
+        // As the repository's profile has it for dependencies, so that they are not built again.
         .env("CARGO_PROFILE_DEV_DEBUG", "false")
         .stdin(Stdio::null());
     command

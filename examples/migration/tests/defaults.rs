@@ -200,8 +200,8 @@ impl ResolverFactory for Nobody {
     }
 }
 
-/// A call with a deadline of 1 s: its error, or `Elapsed` when it still hangs after an hour. Time is
-/// paused: the hour passes at once when nothing else can happen.
+/// A call with a deadline of 1 s: its error, or `Elapsed` when it still hangs after an hour. Time
+/// is paused: the hour passes at once when nothing else can happen.
 async fn within_an_hour<C>(channel: C) -> Result<Status, Elapsed>
 where
     C: tonic::client::GrpcService<tonic::body::Body>,
@@ -229,7 +229,10 @@ async fn row_deadline_while_connecting() {
 #[tokio::test(start_paused = true)]
 async fn row_no_endpoints() {
     let (theirs, _changes) = TonicChannel::balance_channel::<u8>(1);
-    assert!(within_an_hour(theirs).await.is_err(), "tonic waits for an endpoint, whatever the call");
+    assert!(
+        within_an_hour(theirs).await.is_err(),
+        "tonic waits for an endpoint, whatever the call"
+    );
 
     let channel = evenkeel("nobody:x").register_resolver(Arc::new(Nobody)).build();
     let ours = within_an_hour(channel.expect("valid")).await.expect("it does not hang");

@@ -13,9 +13,11 @@ use tonic::Code;
 async fn both_channels_greet_and_hand_statuses_through() {
     let backends = greeters::start(1).await.expect("a free port");
     let probed = Probed::start(Does::Tells).await;
-    for (choice, agent) in
-        [(None, "grpc-rust-evenkeel/"), (Some("evenkeel"), "grpc-rust-evenkeel/"), (Some("tonic"), "tonic/")]
-    {
+    for (choice, agent) in [
+        (None, "grpc-rust-evenkeel/"),
+        (Some("evenkeel"), "grpc-rust-evenkeel/"),
+        (Some("tonic"), "tonic/"),
+    ] {
         let good = AnyChannel::new(choice, &backends[0].address.to_string()).expect("valid");
         assert_eq!(greet(good).await.expect("an answer"), "1", "{choice:?}");
         let told = AnyChannel::new(choice, &probed.address.to_string()).expect("valid");

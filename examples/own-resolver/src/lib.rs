@@ -1,10 +1,10 @@
-//! `file:/etc/greeter/endpoints`: the endpoints are the lines of a file, and a change of the file is
-//! a change of the endpoints, without a restart. A resolver is one task that reports what it found
-//! and knows nothing of policies, connections or calls.
+//! `file:/etc/greeter/endpoints`: the endpoints are the lines of a file, and a change of the file
+//! is a change of the endpoints, without a restart. A resolver is one task that reports what it
+//! found and knows nothing of policies, connections or calls.
 //!
 //! The file is read again every so often, and when the channel asks; it is not watched by inotify,
-//! because a mounted ConfigMap changes by a swap of symbolic links that a watch on the file does not
-//! see.
+//! because a mounted ConfigMap changes by a swap of symbolic links that a watch on the file does
+//! not see.
 
 mod list;
 

@@ -1,7 +1,7 @@
 //! The file's format: one `address:port` a line, `#` begins a comment. Apart from the resolver,
 //! because all that a test of it needs is text.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use evenkeel::core::Endpoint;
 
@@ -10,7 +10,8 @@ const ENDPOINTS_MAX: usize = 10_000;
 
 /// The endpoints, each once, in the file's order. The error begins with the line's number.
 pub(crate) fn read(text: &str) -> Result<Vec<Endpoint>, String> {
-    let mut endpoints: Vec<Endpoint> = Vec::new();
+    let mut endpoints = Vec::new();
+    let mut seen = BTreeSet::new();
     for (n, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();
         if line.is_empty() {
@@ -19,9 +20,8 @@ pub(crate) fn read(text: &str) -> Result<Vec<Endpoint>, String> {
         let address: SocketAddr = line.parse().map_err(|_| {
             format!("{}: expected address:port, e.g. 10.0.2.95:8000, got {line:?}", n + 1)
         })?;
-        let endpoint = Endpoint::new(address);
-        if !endpoints.contains(&endpoint) {
-            endpoints.push(endpoint);
+        if seen.insert(address) {
+            endpoints.push(Endpoint::new(address));
         }
         if endpoints.len() > ENDPOINTS_MAX {
             return Err(format!("{}: expected at most {ENDPOINTS_MAX} endpoints", n + 1));

@@ -8,7 +8,8 @@ use super::{compare, walk::listing};
 /// under another name, and a private module.
 fn described() -> serde_json::Value {
     let item = |name: &str, visibility: &str, inner: serde_json::Value| {
-        json!({ "name": name, "visibility": visibility, "attrs": [], "inner": inner })
+        let attrs: [&str; 0] = [];
+        json!({ "name": name, "visibility": visibility, "attrs": attrs, "inner": inner })
     };
     let none = json!({ "params": [], "where_predicates": [] });
     let duration = json!({ "resolved_path": { "path": "Duration", "id": 90, "args": null } });

@@ -1,5 +1,5 @@
-//! Types, generics and bounds of rustdoc's JSON as Rust text. As short as Rust: std's types by their
-//! last name, all others by their whole path.
+//! Types, generics and bounds of rustdoc's JSON as Rust text. As short as Rust: std's types by
+//! their last name, all others by their whole path.
 
 use serde_json::Value;
 
@@ -158,8 +158,7 @@ impl<'a> Types<'a> {
                 _ => predicate.to_string(),
             }
         });
-        let parameters =
-            if parameters.is_empty() { parameters } else { format!("<{parameters}>") };
+        let parameters = if parameters.is_empty() { parameters } else { format!("<{parameters}>") };
         let wheres = if wheres.is_empty() { wheres } else { format!(" where {wheres}") };
         (parameters, wheres)
     }

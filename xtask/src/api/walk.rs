@@ -60,8 +60,11 @@ impl<'a> Walk<'a> {
     }
 
     fn module(&mut self, module: &'a Value, path: &str) {
+        if self.depth == DEPTH_MAX {
+            return;
+        }
         self.depth += 1;
-        for item in self.items(&module["items"]).filter(|_| self.depth < DEPTH_MAX) {
+        for item in self.items(&module["items"]) {
             self.named(item, path, text(&item["name"]));
         }
         self.depth -= 1;
@@ -176,7 +179,8 @@ impl<'a> Walk<'a> {
     fn function(&mut self, item: &Value, inner: &Value, path: &str) {
         let header = &inner["header"];
         let mut words = String::new();
-        for (key, word) in [("is_const", "const "), ("is_async", "async "), ("is_unsafe", "unsafe ")]
+        for (key, word) in
+            [("is_const", "const "), ("is_async", "async "), ("is_unsafe", "unsafe ")]
         {
             words += if header[key].as_bool().unwrap_or_default() { word } else { "" };
         }
@@ -192,7 +196,8 @@ impl<'a> Walk<'a> {
                 continue;
             }
             if inner["trait"].is_null() {
-                for member in self.items(&inner["items"]).filter(|m| text(&m["visibility"]) == "public")
+                for member in
+                    self.items(&inner["items"]).filter(|m| text(&m["visibility"]) == "public")
                 {
                     self.member(member, path);
                 }
@@ -206,7 +211,8 @@ impl<'a> Walk<'a> {
             let (parameters, wheres) = self.types.generics(&inner["generics"]);
             let owner = self.types.show(&inner["for"]);
             self.lines.push(format!("impl{parameters} {not}{trait_} for {owner}{wheres}"));
-            for member in self.items(&inner["items"]).filter(|m| m["inner"].get("assoc_type").is_some())
+            for member in
+                self.items(&inner["items"]).filter(|m| m["inner"].get("assoc_type").is_some())
             {
                 self.member(member, &format!("<{path} as {trait_}>"));
             }

@@ -1,5 +1,6 @@
-//! What is written for users: that public items are documented, and that a page's diffs are of real
-//! files. rustc sees the first only where nobody switched its lint off, and nothing sees the second.
+//! What is written for users: that public items are documented, and that a page's diffs are of
+//! real files. rustc sees the first only where nobody switched its lint off, and nothing sees the
+//! second.
 
 use crate::{Finding, tree::Tree};
 
@@ -10,11 +11,12 @@ pub(super) fn only_generated_code_is_undocumented(tree: &Tree, out: &mut Vec<Fin
                 let found = line.code.split(word).nth(1);
                 found.is_some_and(|rest| rest.contains("missing_docs"))
             });
-            // The switch and, on the line below it, the generated text.
-            let generated = source.lines.get(n).is_some_and(|next| next.code.contains("include!("));
+            // The switch and then, before any other code, the generated text.
+            let next = source.lines.iter().skip(n).find(|next| !next.code.trim().is_empty());
+            let generated = next.is_some_and(|next| next.code.contains("include!("));
             if switched_off && !generated {
-                let message = "public items are documented; only generated code, `include!`d on \
-                               the next line, is not";
+                let message = "public items are documented; only generated code, `include!`d right \
+                               below, is not";
                 out.push(Finding::new(path, n, "documented", message));
             }
         }
