@@ -23,6 +23,7 @@ fn described() -> serde_json::Value {
         } }),
     );
     thing["attrs"] = json!(["non_exhaustive"]);
+    thing["id"] = json!(2);
     json!({
         "root": 0,
         "paths": {
@@ -62,7 +63,7 @@ fn lists_what_a_user_can_name_and_how() {
         "#[non_exhaustive] struct a::Renamed",
         "const fn a::Renamed::waits(&self, most: Duration) -> bool",
         "field a::Renamed::wait: Duration",
-        "impl Send for a::hidden::Thing",
+        "impl Send for a::Renamed",
         "struct a::Renamed has private fields",
     ];
     assert_eq!(listing(&described()).expect("a valid description"), wanted);

@@ -1,11 +1,16 @@
 //! Types, generics and bounds of rustdoc's JSON as Rust text. As short as Rust: std's types by
 //! their last name, all others by their whole path.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 /// Renders with the crate's table of paths.
 pub(super) struct Types<'a> {
     paths: &'a Value,
+    /// By id: the names that users have for the crate's own items, whatever private module these
+    /// are in.
+    pub(super) names: BTreeMap<String, String>,
 }
 
 /// The one entry of `{"kind": value}`, or a bare word.
@@ -36,7 +41,7 @@ fn joined<'a, I: IntoIterator<Item = &'a Value>>(
 
 impl<'a> Types<'a> {
     pub(super) fn new(described: &'a Value) -> Self {
-        Self { paths: &described["paths"] }
+        Self { paths: &described["paths"], names: BTreeMap::new() }
     }
 
     pub(super) fn show(&self, value: &Value) -> String {
@@ -85,7 +90,11 @@ impl<'a> Types<'a> {
         if path.is_null() {
             return String::new();
         }
-        let full = &self.paths[path["id"].to_string()]["path"];
+        let id = path["id"].to_string();
+        if let Some(name) = self.names.get(&id) {
+            return name.clone() + &self.arguments(&path["args"]);
+        }
+        let full = &self.paths[id]["path"];
         let parts: Vec<&str> = list(full).map(text).collect();
         let shown = match parts.first() {
             None => text(&path["path"]).to_owned(),
@@ -154,6 +163,10 @@ impl<'a> Types<'a> {
                 ("bound_predicate", inner) => {
                     let bounds = self.bounds(&inner["bounds"]);
                     format!("{}: {bounds}", self.show(&inner["type"]))
+                }
+                ("lifetime_predicate", inner) => {
+                    let outlives = joined(list(&inner["outlives"]), " + ", |l| text(l).to_owned());
+                    format!("{}: {outlives}", text(&inner["lifetime"]))
                 }
                 _ => predicate.to_string(),
             }

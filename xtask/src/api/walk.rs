@@ -23,7 +23,11 @@ pub(super) fn listing(described: &Value) -> Result<Vec<String>, String> {
     };
     let root = walk.item(&described["root"]).ok_or("rustdoc's JSON has no root")?;
     let name = text(&root["name"]).to_owned();
-    walk.module(&root["inner"]["module"], &name);
+    // The first round finds under which names the items are public, the second shows them so.
+    for _ in 0..2 {
+        walk.lines.clear();
+        walk.module(&root["inner"]["module"], &name);
+    }
     if walk.lines.is_empty() {
         return Err(format!("{name}: rustdoc's JSON names no public item; has its form changed?"));
     }
@@ -77,6 +81,9 @@ impl<'a> Walk<'a> {
             return;
         };
         let public = text(&item["visibility"]) == "public";
+        if public && kind != "use" {
+            self.types.names.entry(item["id"].to_string()).or_insert_with(|| path.clone());
+        }
         match kind.as_str() {
             _ if !public => {}
             "module" => {
