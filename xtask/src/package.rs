@@ -1,6 +1,6 @@
 //! `cargo xtask package`: the published packages as a user gets them. In the workspace a package
-//! has its neighbours' features, the repository's files and its lock file; what only works with those
-//! is found by nothing but packing it, building it and documenting it from its archive.
+//! has its neighbours' features, the repository's files and its lock file; what only works with
+//! those is found by nothing but packing it, building it and documenting it from its archive.
 
 use std::{
     env, fs,
