@@ -60,7 +60,7 @@ fn failed(path: &Path, error: &dyn std::fmt::Display) -> String {
 /// One finding for each line that is gone and each that is new.
 fn compare(path: &str, known: &str, lines: &[String], out: &mut Vec<Finding>) {
     let known: Vec<(usize, &str)> =
-        (known.lines().enumerate()).filter(|(_, line)| !line.starts_with('#')).collect();
+        (known.lines().enumerate()).filter(|(_, line)| !line.starts_with("# ")).collect();
     let now: BTreeSet<&str> = lines.iter().map(String::as_str).collect();
     let before: BTreeSet<&str> = known.iter().map(|(_, line)| *line).collect();
     for (n, line) in known.iter().filter(|(_, line)| !now.contains(line)) {
@@ -87,7 +87,7 @@ fn document(root: &Path) -> Result<PathBuf, String> {
         .args(["doc", "--quiet", "--workspace", "--no-deps", "--lib", "--locked"])
         .current_dir(root)
         .env("RUSTDOC", root.join("xtask/rustdoc-json"))
-        .env("RUSTDOCFLAGS", "-Zunstable-options --output-format=json")
+        .env("RUSTDOCFLAGS", "-Zunstable-options --output-format=json -Arustdoc::all")
         .stdin(Stdio::null())
         .status()
         .map_err(|e| format!("cargo doc cannot be run: {e}"))?;

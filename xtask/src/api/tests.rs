@@ -79,8 +79,8 @@ fn a_description_of_another_form_is_an_error() {
 
 #[test]
 fn what_is_gone_and_what_is_new_are_told_apart() {
-    let known = "# head\nfn a::kept()\nfn a::gone()\n";
-    let now = ["fn a::kept()".to_owned(), "fn a::new()".to_owned()];
+    let known = "# head\n#[non_exhaustive] enum a::Kept\nfn a::gone()\n";
+    let now = ["#[non_exhaustive] enum a::Kept".to_owned(), "fn a::new()".to_owned()];
     let mut findings = Vec::new();
     compare("crates/a/api.txt", known, &now, &mut findings);
     let shown: Vec<_> = findings.iter().map(|f| (f.rule, f.line)).collect();
