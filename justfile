@@ -31,6 +31,10 @@ tidy:
 deps:
     cargo xtask deps
 
+# What the published packages offer: compared with their api.txt; `just api --write` lists it anew.
+api *arguments:
+    cargo xtask api "$@"
+
 # The documentation of our own packages.
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked

@@ -22,7 +22,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Read at run time: Bazel compiles this program in one folder and runs it in another.
     let manifest_dir =
         PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("CARGO_MANIFEST_DIR is not set")?);
-    let root = manifest_dir.join("../../proto");
+    // A link to the repository's `proto/`, so that the files are in the published archive as well.
+    let root = manifest_dir.join("proto");
     for file in FILES.iter().chain(&IMPORTS) {
         println!("cargo::rerun-if-changed={}", root.join(file).display());
     }

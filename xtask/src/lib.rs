@@ -4,8 +4,11 @@
 
 use std::{fmt, path::PathBuf, process::ExitCode};
 
+pub mod api;
+pub mod compile_time;
 pub mod deps;
 pub mod metadata;
+pub mod package;
 pub mod policy;
 pub mod source;
 pub mod tidy;
@@ -38,20 +41,31 @@ impl fmt::Display for Finding {
 }
 
 const USAGE: &str = "usage: cargo xtask COMMAND
-  tidy [ROOT]   style as a test: lengths, names, forbidden calls, layout, links
-  deps [ROOT]   dependencies: bans, features, licences, duplicates (deny.toml), direction, core";
+  tidy [ROOT]     style as a test: lengths, names, forbidden calls, layout, links
+  deps [ROOT]     dependencies: bans, features, licences, duplicates (deny.toml), direction, core
+  api [--write]   the public API of the published packages against (or into) their api.txt
+  package         the published packages as users get them: files, build and documentation alone
+  compile-time [ROUNDS]
+                  how long evenkeel takes to compile, beside tonic's channel";
 
 /// Runs one command: exit code 0 when no rule is broken, 1 when one is, 2 when it could not run.
 pub fn main_from(mut args: impl Iterator<Item = String>) -> ExitCode {
     let command = args.next().unwrap_or_default();
-    let root = args.next().map_or_else(workspace_root, PathBuf::from);
+    let word = args.next();
+    let write = command == "api" && word.as_deref() == Some("--write");
     if let Some(extra) = args.next() {
-        eprintln!("expected at most a folder after {command:?}, got {extra:?}\n{USAGE}");
+        eprintln!("expected at most one word after {command:?}, got {extra:?}\n{USAGE}");
         return ExitCode::from(2);
     }
+    if command == "compile-time" {
+        return compile_time(word.as_deref());
+    }
+    let root = word.filter(|_| !write).map_or_else(workspace_root, PathBuf::from);
     let outcome = match command.as_str() {
         "tidy" => tree::Tree::read(&root).map(|tree| (tidy::check(&tree), tree.summary())),
         "deps" => deps::check(&root),
+        "api" => api::check(&root, write),
+        "package" => package::check(&root),
         _ => Err(format!("expected a command, got {command:?}\n{USAGE}")),
     };
     match outcome {
@@ -63,6 +77,22 @@ pub fn main_from(mut args: impl Iterator<Item = String>) -> ExitCode {
             findings.iter().for_each(|f| println!("{f}"));
             println!("{command}: {} to mend in {seen}", findings.len());
             ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn compile_time(rounds: Option<&str>) -> ExitCode {
+    let rounds = rounds.map_or(Ok(compile_time::ROUNDS), |word| {
+        word.parse().map_err(|_| format!("expected a number of rounds, got {word:?}\n{USAGE}"))
+    });
+    match rounds.and_then(|rounds| compile_time::measure(&workspace_root(), rounds)) {
+        Ok(table) => {
+            println!("{table}");
+            ExitCode::SUCCESS
         }
         Err(error) => {
             eprintln!("{error}");

@@ -3,11 +3,12 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use serde::Deserialize;
+use serde_json::Value;
 
 /// The workspace's dependency graph on this platform.
 #[derive(Debug, Deserialize)]
@@ -33,6 +34,23 @@ pub struct Package {
     pub license: Option<String>,
     /// Where it comes from; nothing for a folder.
     pub source: Option<String>,
+    /// Its Cargo.toml.
+    #[serde(default)]
+    pub manifest_path: PathBuf,
+    /// The registries that it may go to: an empty list for none, nothing for any.
+    #[serde(default)]
+    pub publish: Option<Vec<String>>,
+    /// `[package.metadata]`
+    #[serde(default)]
+    pub metadata: Value,
+}
+
+impl Package {
+    /// Its folder below the repository's root, with `/`.
+    pub fn folder(&self, root: &Path) -> String {
+        let folder = self.manifest_path.parent().unwrap_or(&self.manifest_path);
+        folder.strip_prefix(root).unwrap_or(folder).to_string_lossy().into_owned()
+    }
 }
 
 /// The edges of the graph.
@@ -101,6 +119,15 @@ impl Metadata {
     /// Packages by id.
     pub fn by_id(&self) -> BTreeMap<&str, &Package> {
         self.packages.iter().map(|package| (package.id.as_str(), package)).collect()
+    }
+
+    /// The packages of this workspace that users get from a registry, in the order of their names.
+    pub fn published(&self) -> Vec<&Package> {
+        let mut published: Vec<&Package> = (self.packages.iter())
+            .filter(|p| self.is_ours(&p.id) && p.publish.as_ref().is_none_or(|to| !to.is_empty()))
+            .collect();
+        published.sort_by_key(|package| &package.name);
+        published
     }
 
     /// True for a package of this workspace.

@@ -5,6 +5,7 @@ use crate::{Finding, tree::Tree};
 
 mod calls;
 mod core_walls;
+mod documents;
 mod layout;
 mod lengths;
 mod links;
@@ -13,10 +14,12 @@ mod links;
 type Rule = fn(&Tree, &mut Vec<Finding>);
 
 /// All rules with the names that their findings carry.
-const RULES: [(&str, Rule); 16] = [
+const RULES: [(&str, Rule); 18] = [
     ("allow", calls::allow_has_a_reason),
     ("bazel", layout::bazel_beside_cargo),
     ("core", core_walls::core_is_sans_io),
+    ("diff", documents::diffs_are_of_the_files),
+    ("documented", documents::only_generated_code_is_undocumented),
     ("expect", calls::expect_says_why),
     ("file-head", layout::file_head),
     ("file-length", lengths::file_length),

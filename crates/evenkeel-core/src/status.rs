@@ -6,24 +6,40 @@ use std::fmt;
 /// A gRPC status code (<https://grpc.io/docs/guides/status-codes/>). The numbers are the wire's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
-#[allow(missing_docs)] // the names are gRPC's and say all there is
 pub enum Code {
+    /// It succeeded.
     Ok = 0,
+    /// The caller gave it up.
     Cancelled = 1,
+    /// An error that says nothing of its kind.
     Unknown = 2,
+    /// The request is wrong in itself, whatever the state of the system.
     InvalidArgument = 3,
+    /// The deadline passed first; the work may have been done all the same.
     DeadlineExceeded = 4,
+    /// Something that was asked for is not there.
     NotFound = 5,
+    /// Something that was to be made is there already.
     AlreadyExists = 6,
+    /// The caller is known and may not do this.
     PermissionDenied = 7,
+    /// A quota, a limit or a disk is used up.
     ResourceExhausted = 8,
+    /// The system is not in the state that this needs.
     FailedPrecondition = 9,
+    /// It lost against something that ran at the same time.
     Aborted = 10,
+    /// It went past the end of a valid range.
     OutOfRange = 11,
+    /// The server has no such method.
     Unimplemented = 12,
+    /// Something that must hold was broken.
     Internal = 13,
+    /// The service can't be reached now; trying again later may help.
     Unavailable = 14,
+    /// Data is lost or corrupted for good.
     DataLoss = 15,
+    /// The caller is not known.
     Unauthenticated = 16,
 }
 

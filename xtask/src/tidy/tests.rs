@@ -138,9 +138,32 @@ fn core() -> Vec<Case> {
     bad.map(|line| case("core", CORE, line, 2, good)).into()
 }
 
+fn documents() -> Vec<Case> {
+    let generated = "// Generated.\n#![allow(missing_docs)]\ninclude!(\"x.rs\");";
+    let page = |block: &str| format!("<!-- diff: old.txt new.txt -->\n```diff\n{block}```\n");
+    let good = page(" a\n-b\n+c\n");
+    let mut cases = vec![
+        case("documented", LIB, "// Why.\n#[allow(missing_docs)]\nenum E {}", 3, generated),
+        case(
+            "documented",
+            LIB,
+            "// Why.\n#![allow(unused, missing_docs)]\nmod m;",
+            3,
+            "#[allow(unused)] // missing_docs",
+        ),
+    ];
+    let no_block = "<!-- diff: old.txt new.txt -->\n\n```diff\n a\n```\n".to_owned();
+    for bad in [page(" a\n+c\n"), page(" a\n-b\n"), page(" a\n-b\n+c\n+d\n"), no_block] {
+        cases.push(("diff", "docs/a.md", bad, 1, good.clone()));
+    }
+    cases
+}
+
 /// The findings of one file, with everything around it that the other rules want.
 fn findings(path: &str, text: &str, rule: &str) -> Vec<(String, usize)> {
     let mut files = vec![(path.to_owned(), text.to_owned())];
+    let of_diffs = [("old.txt", "a\nb\n"), ("new.txt", "a\nc\n")];
+    files.extend(of_diffs.map(|(path, text)| (path.to_owned(), text.to_owned())));
     if let Some(folder) = path.strip_suffix("/Cargo.toml") {
         files.push((format!("{folder}/src/main.rs"), rust("")));
         let neighbours = ["BUILD.bazel", "README.md"].map(|name| format!("{folder}/{name}"));
@@ -163,7 +186,7 @@ fn findings(path: &str, text: &str, rule: &str) -> Vec<(String, usize)> {
 
 #[test]
 fn every_rule_finds_its_planted_snippet_and_nothing_in_the_mended_one() {
-    let cases = [calls(), lengths(), layout(), registry_hosts(), core()].concat();
+    let cases = [calls(), lengths(), layout(), registry_hosts(), core(), documents()].concat();
     for (rule, path, bad, line, good) in &cases {
         let expected = [((*rule).to_owned(), *line)];
         let found = findings(path, bad, rule);

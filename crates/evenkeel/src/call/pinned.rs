@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
+    ending::CallEnding,
     failure,
     feedback::Feedback,
     head,
@@ -66,16 +67,18 @@ impl Pinned {
         {
             return Err(error);
         }
+        let ended = stream.is_end_stream();
         let held = Held {
             stream,
             slot,
             feedback: Feedback::new(None),
+            ending: CallEnding::default(),
             pump: body.commit(),
             throttle: None,
             timeout: None,
             deadline: None,
         };
-        Ok(Response::from_parts(parts, ResponseBody::new(held, status.is_some())))
+        Ok(Response::from_parts(parts, ResponseBody::new(held, status.is_some(), ended)))
     }
 }
 

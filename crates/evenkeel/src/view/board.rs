@@ -155,7 +155,7 @@ impl Board {
                 };
                 notes.connections.insert(event.number, connection);
             }
-            EventKind::Failed(_) => {}
+            EventKind::Failed(_) | EventKind::TooManyPings => {}
             EventKind::Draining { .. } => notes.drains(event.number),
             EventKind::Closed { .. } => notes.ended(event.number),
         }
@@ -177,7 +177,7 @@ impl Board {
         let mut notes = self.lock();
         let (calls, subchannels, draining) = notes.connections(now, shared);
         let waiting = notes.waiting(shared);
-        let open = |c: &ConnectionNotes| c.seen.open() > 0;
+        let open = |c: &ConnectionNotes| c.seen.calls_open() > 0;
         let is_busy = waiting.calls > 0 || notes.connections.values().any(open);
         Noted {
             policy: notes.policy.clone(),
@@ -235,7 +235,7 @@ impl Notes {
         self.ended.push_back(number);
         for _ in 0..self.ended.len() {
             let Some(number) = self.ended.pop_front() else { return };
-            let busy = self.connections.get(&number).is_some_and(|c| c.seen.open() > 0);
+            let busy = self.connections.get(&number).is_some_and(|c| c.seen.calls_open() > 0);
             if busy && self.ended.len() < ENDED_MAX {
                 self.ended.push_back(number);
                 continue;
@@ -337,9 +337,8 @@ impl ConnectionNotes {
     /// is no longer open, so what is left for failed is never too much. It may be too little by
     /// the calls under way, so the most that was shown is kept.
     fn counts(&mut self) -> StreamCounts {
-        // Clients' stream ids are the odd numbers, in their order.
-        let started = u64::from(self.seen.sent()).div_ceil(2);
-        let open = u64::from(self.seen.open());
+        let started = u64::from(self.seen.calls_sent());
+        let open = u64::from(self.seen.calls_open());
         let succeeded = self.seen.succeeded();
         let failed = started.saturating_sub(open + succeeded).max(self.failed_shown);
         self.failed_shown = failed;
