@@ -19,7 +19,7 @@ mod manifests;
 
 /// Our packages by height: a dependency may not lie higher than what depends on it. Tests may lean
 /// on anything (evenkeel's on evenkeel-server, say).
-const HEIGHTS: [(&str, u8); 15] = [
+const HEIGHTS: [(&str, u8); 16] = [
     ("evenkeel-core", 0),
     ("evenkeel-proto", 0),
     ("evenkeel-kubernetes", 1),
@@ -33,6 +33,7 @@ const HEIGHTS: [(&str, u8); 15] = [
     ("greeter", 5),
     ("grpclb", 5),
     ("conformance", 6),
+    ("fuzz", 6),
     ("lab", 6),
     ("xtask", 6),
 ];
