@@ -19,7 +19,7 @@ mod manifests;
 
 /// Our packages by height: a dependency may not lie higher than what depends on it. Tests may lean
 /// on anything (evenkeel's on evenkeel-server, say).
-const HEIGHTS: [(&str, u8); 19] = [
+const HEIGHTS: [(&str, u8); 20] = [
     ("evenkeel-core", 0),
     ("evenkeel-proto", 0),
     ("evenkeel-kubernetes", 1),
@@ -35,6 +35,7 @@ const HEIGHTS: [(&str, u8); 19] = [
     ("grpclb", 5),
     ("greeters", 5),
     ("conformance", 6),
+    ("fuzz", 6),
     ("lab", 6),
     ("own-policy", 6),
     ("own-resolver", 6),

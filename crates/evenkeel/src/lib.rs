@@ -26,6 +26,7 @@ mod idleness;
 mod layers;
 mod literal;
 mod resolving;
+mod sync;
 mod transport;
 mod unix;
 pub mod view;

@@ -102,7 +102,9 @@ impl RetryThrottling {
         let (field, value) = get(object, "tokenRatio")?;
         let ratio = value.as_f64().map(|r| (r * 1000.0) as u64).filter(|r| *r > 0);
         let ratio = ratio.ok_or_else(|| ConfigError::new(field, "a number from 0.001", value))?;
-        Ok(Self { max_millitokens: max * 1000, ratio_millitokens: ratio })
+        let max_millitokens = max * 1000;
+        // A full bucket takes no more, and a sum with it never overflows.
+        Ok(Self { max_millitokens, ratio_millitokens: ratio.min(max_millitokens) })
     }
 }
 
@@ -198,6 +200,8 @@ mod tests {
         };
         let want = RetryThrottling { max_millitokens: 10_000, ratio_millitokens: 123 };
         assert_eq!(read(json!(10), json!(0.1239)), Ok(want));
+        let full = RetryThrottling { max_millitokens: 10_000, ratio_millitokens: 10_000 };
+        assert_eq!(read(json!(10), json!(1e300)), Ok(full), "a bucket takes no more");
         assert!(read(json!(0), json!(1)).unwrap_err().starts_with("maxTokens: expected a whole"));
         assert!(read(json!(1001), json!(1)).unwrap_err().contains("from 1 to 1000"));
         assert!(read(json!(10), json!(0.0001)).unwrap_err().starts_with("tokenRatio"));

@@ -2,19 +2,15 @@
 //! that stops retries while most calls of the channel fail. Retries of what the server never saw
 //! are another matter, and need no policy: see `failure`.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use evenkeel_core::{
     ServiceConfig,
     service_config::{MethodConfig, MethodConfigs, RetryThrottling},
 };
 use http::{HeaderMap, HeaderName};
+
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 const FAILURE_MILLITOKENS: u64 = 1_000;
@@ -206,6 +202,16 @@ mod tests {
         (0..10).for_each(|_| throttle.success());
         assert!(allowed(), "full again, and not more than full");
         assert!(!allowed());
+    }
+
+    #[test]
+    fn a_success_fills_the_bucket_however_much_it_is_worth() {
+        let config = config(r#","retryThrottling":{"maxTokens":3,"tokenRatio":1e300}"#);
+        let fails =
+            || Retries::default().next(&config, "/s/m", UNAVAILABLE, Pushback::None, 0).is_none();
+        assert!(!fails() && fails());
+        config.throttle().unwrap().success();
+        assert!(!fails() && fails(), "3 again, and not more");
     }
 
     #[test]

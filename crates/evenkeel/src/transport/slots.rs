@@ -11,14 +11,15 @@ use std::{
     collections::BTreeMap,
     future::poll_fn,
     ops::Bound,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
 };
 
 use super::Transport;
+use crate::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicUsize, Ordering},
+};
 
 /// One of the streams that the server allows. When it is dropped it goes to the first call in line
 /// or becomes free.

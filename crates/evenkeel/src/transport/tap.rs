@@ -3,16 +3,14 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::{
-        OnceLock,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
-    },
+    sync::OnceLock,
     task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::{self, Walker};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`
 const CLIENT_PREFACE_LEN: usize = 24;
