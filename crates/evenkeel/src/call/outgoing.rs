@@ -14,13 +14,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use h2::{Reason, SendStream};
 use http_body::{Body, Frame};
 use tokio::{
-    sync::{
-        Notify,
-        mpsc::{self, error::TrySendError},
-    },
+    sync::mpsc::{self, error::TrySendError},
     task::AbortHandle,
 };
 
@@ -94,12 +92,31 @@ impl Drop for Kept {
 
 /// What the call's future and its pump tell each other.
 pub(crate) struct PumpState {
-    /// Told by the call when the response began: nothing needs to be kept any more.
-    committed: Notify,
+    /// Set by the call when the response began: nothing needs to be kept any more.
+    committed: AtomicBool,
+    /// Whom to wake then.
+    pump: AtomicWaker,
     /// Set by the pump when it no longer has everything that it sent.
     gave_up: AtomicBool,
     /// Why the pump ended its stream: the request body's own error, say.
     error: OnceLock<Status>,
+}
+
+impl PumpState {
+    /// Ready when the response began while something is still kept.
+    fn poll_committed(&self, cx: &mut Context<'_>, keeps: bool) -> Poll<()> {
+        let is_committed = || keeps && self.committed.load(Ordering::Acquire);
+        if is_committed() {
+            return Poll::Ready(());
+        }
+        if keeps {
+            self.pump.register(cx.waker());
+            if is_committed() {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    }
 }
 
 /// A pump task; it ends with this handle.
@@ -112,7 +129,8 @@ pub(crate) struct Pump {
 impl Pump {
     /// The response began.
     pub(crate) fn commit(&self) {
-        self.state.committed.notify_one();
+        self.state.committed.store(true, Ordering::Release);
+        self.state.pump.wake();
     }
 
     /// Why the pump reset the stream: the request body's own error, say.
@@ -239,7 +257,8 @@ impl Outgoing {
 
 fn spawn(body: RequestBody, kept: Kept, once: Vec<Bytes>, shared: &Arc<Shared>) -> Pump {
     let state = Arc::new(PumpState {
-        committed: Notify::new(),
+        committed: AtomicBool::new(false),
+        pump: AtomicWaker::new(),
         gave_up: AtomicBool::new(!kept.whole),
         error: OnceLock::new(),
     });
@@ -272,12 +291,13 @@ impl PumpWork {
         // The latest stream is kept to the end: dropping it before its end would reset it.
         let mut current = None;
         loop {
-            let next = tokio::select! {
-                next = self.streams.recv() => next,
-                () = self.state.committed.notified() => {
-                    self.let_go();
-                    continue;
-                }
+            let next = poll_fn(|cx| match self.streams.poll_recv(cx) {
+                Poll::Pending => self.state.poll_committed(cx, self.kept.whole).map(|()| None),
+                Poll::Ready(next) => Poll::Ready(Some(next)),
+            });
+            let Some(next) = next.await else {
+                self.let_go();
+                continue;
             };
             let Some(next) = next else { return };
             let stream = current.insert(next);
@@ -308,13 +328,16 @@ impl PumpWork {
             }
         }
         while !self.ended {
-            let next = tokio::select! {
-                biased;
-                _ = poll_fn(|cx| stream.poll_reset(cx)) => Next::Broken,
-                () = self.state.committed.notified() => Next::Committed,
-                frame = poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)) => Next::Frame(frame),
-            };
-            match next {
+            let next = poll_fn(|cx| {
+                if stream.poll_reset(cx).is_ready() {
+                    return Poll::Ready(Next::Broken);
+                }
+                if self.state.poll_committed(cx, self.kept.whole).is_ready() {
+                    return Poll::Ready(Next::Committed);
+                }
+                Pin::new(&mut self.body).poll_frame(cx).map(Next::Frame)
+            });
+            match next.await {
                 Next::Broken => return Ok(()),
                 Next::Committed => self.let_go(),
                 Next::Frame(None) => self.ended = true,
@@ -340,21 +363,17 @@ impl PumpWork {
     }
 }
 
-/// Sends one frame as fast as the server's window allows. False when the stream is broken.
-async fn send(stream: &mut SendStream<Bytes>, mut data: Bytes) -> bool {
-    while !data.is_empty() {
-        stream.reserve_capacity(data.len());
-        let capacity = match stream.capacity() {
-            0 => match poll_fn(|cx| stream.poll_capacity(cx)).await {
-                Some(Ok(n)) => n,
-                Some(Err(_)) | None => return false,
-            },
-            n => n,
-        };
-        let piece = data.split_to(capacity.min(data.len()));
-        if stream.send_data(piece, false).is_err() {
-            return false;
+/// Sends one frame when the server's window is open. False when the stream is broken.
+async fn send(stream: &mut SendStream<Bytes>, data: Bytes) -> bool {
+    // One byte of window is enough to hand over all of it: then the connection's task goes on by
+    // itself whenever the server opens the window further, without waking this task for each
+    // piece. What h2 holds beyond the window is at most this one frame.
+    stream.reserve_capacity(1);
+    while stream.capacity() == 0 {
+        match poll_fn(|cx| stream.poll_capacity(cx)).await {
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => return false,
         }
     }
-    true
+    stream.send_data(data, false).is_ok()
 }
