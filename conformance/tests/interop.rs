@@ -3,6 +3,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    path::PathBuf,
     process::{Output, Stdio},
     time::Duration,
 };
@@ -13,6 +14,7 @@ use evenkeel_server::{Server, ShutdownHandle};
 use h2::Reason;
 use http::Response;
 use prost::encoding::encode_varint;
+use rcgen::{CertificateParams, KeyPair};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -73,9 +75,10 @@ struct Process {
 }
 
 impl Process {
-    async fn start() -> Self {
+    async fn start(flags: &[String]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_conformance-server"))
             .args(["--port", "0"])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -95,11 +98,12 @@ impl Process {
     }
 }
 
-async fn client(port: &str, case: &str) -> Output {
+async fn client(port: &str, case: &str, flags: &[String]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_conformance-interop"));
     command
         .args(["--server_host=127.0.0.1", &format!("--server_port={port}")])
         .arg(format!("--test_case={case}"))
+        .args(flags)
         .stdin(Stdio::null())
         .kill_on_drop(true);
     bounded(case, command.output()).await.unwrap()
@@ -107,9 +111,9 @@ async fn client(port: &str, case: &str) -> Output {
 
 #[tokio::test]
 async fn every_case_holds_between_our_client_and_our_server() {
-    let server = Process::start().await;
+    let server = Process::start(&[]).await;
     for case in Case::ALL {
-        let output = client(&server.port, case.name()).await;
+        let output = client(&server.port, case.name(), &[]).await;
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{}: {stderr}", case.name());
         let stdout = String::from_utf8_lossy(&output.stdout);
@@ -121,10 +125,59 @@ async fn every_case_holds_between_our_client_and_our_server() {
 #[tokio::test]
 async fn cases_that_it_does_not_have_are_refused_with_the_reason() {
     for (case, why) in NOT_SUPPORTED {
-        let output = client("1", case).await;
+        let output = client("1", case, &[]).await;
         assert_eq!(output.status.code(), Some(2), "{case}");
         assert!(String::from_utf8_lossy(&output.stderr).contains(why), "{case}");
     }
+}
+
+/// A server's certificate, self-signed and so its own CA, in files that go away.
+struct Files(PathBuf);
+
+impl Files {
+    fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("evenkeel-cases-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["*.test.google.fr".to_owned()]).unwrap();
+        let chain = params.self_signed(&key).unwrap().pem();
+        std::fs::write(folder.join("server1.pem"), chain).unwrap();
+        std::fs::write(folder.join("server1.key"), key.serialize_pem()).unwrap();
+        Self(folder)
+    }
+
+    fn flag(&self, name: &str, file: &str) -> String {
+        format!("--{name}={}", self.0.join(file).display())
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn cases_hold_over_tls_and_only_under_the_certificates_name() {
+    let files = Files::new();
+    let cert = files.flag("tls_cert_file", "server1.pem");
+    let key = files.flag("tls_key_file", "server1.key");
+    let server = Process::start(&["--use_tls".to_owned(), cert, key]).await;
+    let ca = files.flag("ca_file", "server1.pem");
+    let flags = |name: &str| {
+        let name = format!("--server_host_override={name}");
+        ["--use_tls=true".to_owned(), "--use_test_ca".to_owned(), ca.clone(), name]
+    };
+    for case in [Case::LargeUnary, Case::PingPong, Case::CustomMetadata, Case::ChannelSoak] {
+        let output = client(&server.port, case.name(), &flags("foo.test.google.fr")).await;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{}: {stderr}", case.name());
+    }
+    let output = client(&server.port, "empty_unary", &flags("foo.test")).await;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("not valid for name \\\"foo.test\\\""), "{stderr}");
+    server.end().await;
 }
 
 /// Plays TestService on bare HTTP/2 until the connection ends: a reset is all that a server sees of

@@ -19,9 +19,10 @@ mod manifests;
 
 /// Our packages by height: a dependency may not lie higher than what depends on it. Tests may lean
 /// on anything (evenkeel's on evenkeel-server, say).
-const HEIGHTS: [(&str, u8); 20] = [
+const HEIGHTS: [(&str, u8); 21] = [
     ("evenkeel-core", 0),
     ("evenkeel-proto", 0),
+    ("evenkeel-tls", 0),
     ("evenkeel-kubernetes", 1),
     ("evenkeel", 2),
     ("evenkeel-server", 2),

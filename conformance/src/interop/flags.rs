@@ -1,9 +1,11 @@
 //! The flags of every implementation's interop client. Their names have underscores, as in the
 //! descriptions.
 
-use std::{ffi::OsString, time::Duration};
+use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{ArgAction, Parser};
+use evenkeel::tls::{ClientTls, Roots, TlsError};
+use rustls::crypto::ring;
 
 use super::{
     soak::Soak,
@@ -33,8 +35,18 @@ pub(super) struct Flags {
 
     /// Whether to use TLS
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true",
+          requires_if("true", "ca_file"))]
+    use_tls: bool,
+
+    /// Whether to trust the tests' CA; it is not built in, so --ca_file is trusted in any case
+    #[arg(long = "use_test_ca", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
           default_value = "false", default_missing_value = "true")]
-    pub(super) use_tls: bool,
+    _use_test_ca: bool,
+
+    /// PEM file with the roots to trust
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
 
     /// Service config as JSON
     #[arg(long, value_name = "JSON")]
@@ -80,12 +92,18 @@ impl Flags {
         Self::try_parse_from(args)
     }
 
-    pub(super) fn target(&self) -> Target {
-        Target {
+    pub(super) fn target(&self) -> Result<Target, TlsError> {
+        let roots = self.ca_file.as_ref().filter(|_| self.use_tls);
+        let tls = roots.map(|file| {
+            let provider = Arc::new(ring::default_provider());
+            Ok::<_, TlsError>(ClientTls::new(Roots::watch(file)?).provider(provider))
+        });
+        Ok(Target {
             authority: self.server_host_override.clone(),
             service_config: self.service_config_json.clone(),
+            tls: tls.transpose()?,
             ..Target::of(&self.server_host, self.server_port)
-        }
+        })
     }
 
     pub(super) fn soak(&self) -> Soak {
@@ -117,10 +135,13 @@ mod tests {
         Flags::command().debug_assert();
         let words = ["--server_host=127.0.0.1", "--server_port=80", "--test_case=ping_pong"];
         let flags = read(&words).unwrap();
-        assert_eq!(flags.target().uri, "ipv4:127.0.0.1:80");
+        assert_eq!(flags.target().unwrap().uri, "ipv4:127.0.0.1:80");
         assert_eq!(flags.test_case, "ping_pong");
         assert!(!flags.use_tls);
-        assert!(read(&["--use_tls"]).unwrap().use_tls);
+        assert!(read(&["--use_tls"]).is_err_and(|e| e.to_string().contains("--ca_file")));
+        let tls = read(&["--use_tls=true", "--use_test_ca", "--ca_file=/none"]).unwrap();
+        assert!(tls.use_tls);
+        assert!(tls.target().unwrap_err().to_string().contains("/none: No such file"));
         assert!(read(&["--server-host=x"]).is_err());
         assert!(read(&["--server_port=0"]).is_err());
     }

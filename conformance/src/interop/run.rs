@@ -19,7 +19,7 @@ use super::{
     unary::{self, LARGE_REQUEST, LARGE_RESPONSE},
 };
 
-/// Exit code for a case or a flag that our client does not have.
+/// Exit code for a case that our client does not have.
 pub const EXIT_NOT_SUPPORTED: u8 = 2;
 /// Exit code for wrong usage (EX_USAGE).
 const EXIT_USAGE: u8 = 64;
@@ -103,8 +103,8 @@ async fn run_short(case: Case, client: &mut Client, unimplemented: &mut Unimplem
 /// Is the program `conformance-interop`. `args[0]` is the program's name. Starts a tokio runtime of
 /// its own, so it must not be called inside one.
 ///
-/// Exit codes: 0 the case holds, 1 it does not (with the reason on stderr), 2 a case or a flag that
-/// we do not have, 64 wrong usage.
+/// Exit codes: 0 the case holds, 1 it does not (with the reason on stderr), 2 a case that we do not
+/// have, 64 wrong usage.
 pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let flags = match Flags::read(args) {
         Ok(flags) => flags,
@@ -121,10 +121,13 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         eprintln!("conformance-interop: {name}: not supported: {why}");
         return ExitCode::from(EXIT_NOT_SUPPORTED);
     };
-    if flags.use_tls {
-        eprintln!("conformance-interop: --use_tls: not supported: cases run without TLS");
-        return ExitCode::from(EXIT_NOT_SUPPORTED);
-    }
+    let target = match flags.target() {
+        Ok(target) => target,
+        Err(error) => {
+            eprintln!("conformance-interop: --ca_file: {error}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -132,7 +135,7 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run_case(case, &flags.target(), flags.soak())) {
+    match runtime.block_on(run_case(case, &target, flags.soak())) {
         Ok(()) => {
             println!("{name}: passed");
             ExitCode::SUCCESS

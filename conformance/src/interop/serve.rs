@@ -4,12 +4,18 @@ use std::{
     ffi::OsString,
     io::{self, Write as _},
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     process::ExitCode,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use clap::Parser;
-use evenkeel_server::{ConfigError, ServeError, Server, Termination};
+use clap::{ArgAction, Parser};
+use evenkeel_server::{
+    ConfigError, ServeError, Server, Termination,
+    tls::{Identity, ServerTls, TlsError},
+};
+use rustls::crypto::ring;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 
@@ -31,6 +37,20 @@ struct Flags {
     /// Port to listen on (0: any that is free)
     #[arg(long, default_value = "10000")]
     port: u16,
+
+    /// Whether to use TLS
+    #[arg(long = "use_tls", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true",
+          requires_ifs([("true", "tls_cert_file"), ("true", "tls_key_file")]))]
+    use_tls: bool,
+
+    /// PEM file with the certificate
+    #[arg(long = "tls_cert_file", value_name = "FILE")]
+    tls_cert_file: Option<PathBuf>,
+
+    /// PEM file with its key
+    #[arg(long = "tls_key_file", value_name = "FILE")]
+    tls_key_file: Option<PathBuf>,
 }
 
 /// Why the server did not run, or stopped.
@@ -38,6 +58,8 @@ struct Flags {
 enum Error {
     #[error("bad configuration: {0}")]
     Config(#[from] ConfigError),
+    #[error("bad configuration: {0}")]
+    Tls(#[from] TlsError),
     #[error("could not listen on {address}: {source}; free it or choose another with --port")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("could not start: {0}")]
@@ -77,10 +99,14 @@ pub fn server_main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 async fn serve(flags: &Flags) -> Result<u8, Error> {
     let address = SocketAddr::new(flags.host, flags.port);
-    let server = Server::builder()
-        .drain_delay(Duration::ZERO)
-        .drain_grace(DRAIN_GRACE)
-        .build(routes(TestServer::new(own_id())))?;
+    let mut builder = Server::builder().drain_delay(Duration::ZERO).drain_grace(DRAIN_GRACE);
+    if let (true, Some(chain), Some(key)) =
+        (flags.use_tls, &flags.tls_cert_file, &flags.tls_key_file)
+    {
+        let tls = ServerTls::new(Identity::watch(chain, key)?);
+        builder = builder.tls(tls.provider(Arc::new(ring::default_provider())))?;
+    }
+    let server = builder.build(routes(TestServer::new(own_id())))?;
     let signals = Termination::install()?;
     let listener =
         TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;

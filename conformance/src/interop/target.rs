@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use evenkeel::{BuildError, Channel};
+use evenkeel::{BuildError, Channel, tls::ClientTls};
 
 use super::case::Case;
 
@@ -15,6 +15,8 @@ pub struct Target {
     pub authority: Option<String>,
     /// Service config as JSON.
     pub service_config: Option<String>,
+    /// Plaintext without.
+    pub tls: Option<ClientTls>,
 }
 
 impl Target {
@@ -45,6 +47,9 @@ impl Target {
         }
         if let Some(json) = &self.service_config {
             builder = builder.service_config(json);
+        }
+        if let Some(tls) = &self.tls {
+            builder = builder.tls(tls.clone());
         }
         builder.build()
     }

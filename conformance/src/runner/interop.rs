@@ -2,6 +2,7 @@
 //! client against a server on `evenkeel-server`. Each case is a process of its own, as everybody
 //! runs them, so that its exit code is the verdict of its author.
 
+use super::certificates::{Certificates, SERVER_NAME};
 use super::error::Error;
 use super::facility::Facility;
 use super::process::{self, Started};
@@ -43,29 +44,46 @@ struct Server {
     _process: Started,
 }
 
-/// Runs all cases, one after the other.
+/// Runs all cases, one after the other: in plaintext, then over TLS.
 pub(crate) async fn run(
     facility: &Facility,
     programs: &Programs,
     rows: &Sender<Row>,
 ) -> Result<(), Error> {
     eprintln!("on {HOST}: {INTEROP}");
-    let theirs = start_theirs(&facility.tool("interop-server")).await?;
-    let client = Client { program: &programs.client, dashes: "--", port: theirs.port };
-    for case in Case::ALL.into_iter().filter(|case| meant_for_theirs(*case)) {
-        send(rows, case.name(), OURS_TO_THEIRS, client.run(case.name()).await).await;
-    }
-    drop(theirs);
-    let ours = start_ours(&programs.server).await?;
-    let tool = facility.tool("interop-client");
-    let client = Client { program: &tool, dashes: "-", port: ours.port };
-    for case in Case::ALL {
-        send(rows, case.name(), THEIRS_TO_OURS, client.run(case.name()).await).await;
+    let certificates = Certificates::new()?;
+    for tls in [None, Some(&certificates)] {
+        both_ways(facility, programs, tls, rows).await?;
     }
     for (case, why) in NOT_SUPPORTED {
         for direction in directions(case) {
             send(rows, case, direction, Ok(json!({"refused": why}))).await;
         }
+    }
+    Ok(())
+}
+
+async fn both_ways(
+    facility: &Facility,
+    programs: &Programs,
+    tls: Option<&Certificates>,
+    rows: &Sender<Row>,
+) -> Result<(), Error> {
+    let over = |case: Case| match tls {
+        None => case.name().to_owned(),
+        Some(_) => format!("{} over TLS", case.name()),
+    };
+    let theirs = start_theirs(&facility.tool("interop-server"), tls).await?;
+    let client = Client { program: &programs.client, dashes: "--", port: theirs.port, tls };
+    for case in Case::ALL.into_iter().filter(|case| meant_for_theirs(*case)) {
+        send(rows, &over(case), OURS_TO_THEIRS, client.run(case.name()).await).await;
+    }
+    drop(theirs);
+    let ours = start_ours(&programs.server, tls).await?;
+    let tool = facility.tool("interop-client");
+    let client = Client { program: &tool, dashes: "-", port: ours.port, tls };
+    for case in Case::ALL {
+        send(rows, &over(case), THEIRS_TO_OURS, client.run(case.name()).await).await;
     }
     Ok(())
 }
@@ -97,6 +115,7 @@ struct Client<'a> {
     /// What its flags begin with.
     dashes: &'static str,
     port: u16,
+    tls: Option<&'a Certificates>,
 }
 
 impl Client<'_> {
@@ -107,6 +126,15 @@ impl Client<'_> {
             ("test_case", case.to_owned()),
         ];
         let mut command = Command::new(self.program);
+        let tls = self.tls.map(|certificates| {
+            [
+                ("use_tls", "true".to_owned()),
+                ("use_test_ca", "true".to_owned()),
+                ("ca_file", certificates.ca().display().to_string()),
+                ("server_host_override", SERVER_NAME.to_owned()),
+            ]
+        });
+        let flags = flags.into_iter().chain(tls.into_iter().flatten());
         command.args(flags.map(|(flag, value)| format!("{}{flag}={value}", self.dashes)));
         let began = Instant::now();
         let finished = process::run(&mut command, CASE_LIMIT).await?;
@@ -117,19 +145,30 @@ impl Client<'_> {
     }
 }
 
-async fn start_theirs(program: &Path) -> Result<Server, Error> {
+/// What makes a server speak TLS; with two dashes for ours, which grpc-go's takes as well.
+fn server_flags(tls: Option<&Certificates>) -> Vec<String> {
+    let Some(certificates) = tls else { return Vec::new() };
+    vec![
+        "--use_tls=true".to_owned(),
+        format!("--tls_cert_file={}", certificates.chain().display()),
+        format!("--tls_key_file={}", certificates.key().display()),
+    ]
+}
+
+async fn start_theirs(program: &Path, tls: Option<&Certificates>) -> Result<Server, Error> {
     let mut command = Command::new(program);
     // It tells its port on this level only.
     command.arg("-port=0").env("GRPC_GO_LOG_SEVERITY_LEVEL", "info").stderr(Stdio::piped());
+    command.args(server_flags(tls));
     let mut process = Started::spawn(&mut command, Signal::TERM)?;
     let lines = process.error_lines().expect("nobody took the lines of a child just started");
     let port = port(program, lines, "interop server listening on ").await?;
     Ok(Server { port, _process: process })
 }
 
-async fn start_ours(program: &Path) -> Result<Server, Error> {
+async fn start_ours(program: &Path, tls: Option<&Certificates>) -> Result<Server, Error> {
     let mut command = Command::new(program);
-    command.args(["--host", HOST, "--port", "0"]);
+    command.args(["--host", HOST, "--port", "0"]).args(server_flags(tls));
     let mut process = Started::spawn(&mut command, Signal::TERM)?;
     let lines = process.lines().expect("nobody took the lines of a child just started");
     let port = port(program, lines, "Started server on port ").await?;

@@ -6,6 +6,7 @@
 //! cases, and the page.
 
 mod block;
+mod certificates;
 mod channelz;
 mod cli;
 mod connections;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, uri::PathAndQuery};
+use http::{Extensions, HeaderMap, Request, Response, uri::PathAndQuery};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::{body::Incoming, service::Service};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -32,12 +32,19 @@ use crate::{
 pub(crate) struct CallService {
     routes: Routes,
     info: TcpConnectInfo,
+    /// What a secure connection adds.
+    extensions: Option<Extensions>,
     streams: Streams,
 }
 
 impl CallService {
-    pub(crate) fn new(routes: Routes, info: TcpConnectInfo, streams: Streams) -> Self {
-        Self { routes, info, streams }
+    pub(crate) fn new(
+        routes: Routes,
+        info: TcpConnectInfo,
+        extensions: Option<Extensions>,
+        streams: Streams,
+    ) -> Self {
+        Self { routes, info, extensions, streams }
     }
 }
 
@@ -62,6 +69,9 @@ impl Service<Request<Incoming>> for CallService {
             streams: self.streams.clone(),
         };
         request.extensions_mut().insert(self.info.clone());
+        if let Some(extensions) = &self.extensions {
+            request.extensions_mut().extend(extensions.clone());
+        }
         // axum's router, which is what `Routes` is, is always ready.
         let mut routes = self.routes.clone();
         match guard.catch(|| routes.call(request)) {

@@ -8,6 +8,7 @@ use tonic::service::Routes;
 use crate::{
     health::Health,
     observe::{Observer, Reporter},
+    secure::Secure,
     server::Server,
     view::ServerView,
 };
@@ -24,8 +25,8 @@ pub const DEFAULT_DRAIN_DELAY: Duration = Duration::from_secs(5);
 /// How long running calls may go on after GOAWAY. With the delay it stays below the 30 s that
 /// Kubernetes gives a pod.
 pub const DEFAULT_DRAIN_GRACE: Duration = Duration::from_secs(20);
-/// How long a new connection may take to send HTTP/2's preface, and later one frame or header
-/// block; gRPC's servers wait 120 s for the preface and for ever for a frame.
+/// How long a new connection may take for TLS and HTTP/2's preface together, and later for one
+/// frame or header block; gRPC's servers wait 120 s for the preface and for ever for a frame.
 pub const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Connections at once; one more is accepted and closed, so that its client tries another backend
 /// instead of waiting in a queue that nobody sees.
@@ -98,6 +99,9 @@ pub enum ConfigError {
     /// A descriptor set for reflection can't be read.
     #[error("reflection: expected an encoded FileDescriptorSet with all its imports: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// TLS can't be used as it was asked for.
+    #[error("TLS: {0}")]
+    Tls(String),
 }
 
 /// Collects a server's settings; made by [`Server::builder`].
@@ -108,6 +112,8 @@ pub struct Builder {
     reflection: Vec<&'static [u8]>,
     observer: Option<Arc<dyn Observer>>,
     view: ServerView,
+    /// Set by the feature `tls`.
+    pub(crate) secure: Option<Arc<dyn Secure>>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -160,7 +166,8 @@ impl Default for Builder {
             seed: None,
         };
         let view = ServerView::default();
-        Self { settings, health: None, reflection: Vec::new(), observer: None, view }
+        let (reflection, secure) = (Vec::new(), None);
+        Self { settings, health: None, reflection, observer: None, view, secure }
     }
 }
 
@@ -203,8 +210,8 @@ impl Builder {
         self
     }
 
-    /// How long a client may take to send HTTP/2's preface, and later one frame or header block
-    /// ([`DEFAULT_HANDSHAKE_TIMEOUT`]).
+    /// How long a client may take for TLS and HTTP/2's preface, and later for one frame or header
+    /// block ([`DEFAULT_HANDSHAKE_TIMEOUT`]).
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.settings.handshake_timeout = timeout;
@@ -336,7 +343,8 @@ impl Builder {
             routes = routes.add_service(reflection(&sets).build_v1alpha()?);
         }
         let reporter = Reporter::new(self.observer);
-        Ok(Server::new(self.settings, routes.prepare(), health, reporter, self.view))
+        let (view, secure) = (self.view, self.secure);
+        Ok(Server::new(self.settings, routes.prepare(), health, reporter, view, secure))
     }
 }
 

@@ -7,7 +7,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::TcpStream,
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use tonic::{
     service::Routes,
@@ -21,6 +21,7 @@ use crate::{
     drain::Phase,
     lifecycle::{Action, Activity, Lifecycle, Spans},
     observe::{Event, Reporter},
+    secure::{Secure, Secured, Transport},
     socket::{Facts, Socket},
     streams::Streams,
     view::ServerView,
@@ -38,72 +39,120 @@ pub(crate) enum ConnectionEnd {
     },
 }
 
-/// Serves `socket` until it ends.
-pub(crate) async fn run(
-    socket: TcpStream,
-    routes: Routes,
-    settings: Arc<Settings>,
-    reporter: Reporter,
-    age: Option<Duration>,
-    mut phase: watch::Receiver<Phase>,
-    view: ServerView,
-) -> ConnectionEnd {
-    let info: TcpConnectInfo = socket.connect_info();
-    let peer = info.remote_addr;
-    let streams = Streams::new(reporter.clone(), settings.max_response_stall);
-    let entry = view.enter(&info, &streams);
-    let (socket, facts) = Socket::new(socket, &settings, &streams);
-    let service = CallService::new(routes, info, streams.clone());
-    let mut connection =
-        pin!(protocol(&settings, &streams).serve_connection(TokioIo::new(socket), service));
-    let spans = Spans {
-        handshake: settings.handshake_timeout,
-        age,
-        grace: settings.age_grace,
-        idle: settings.idle,
-    };
-    let mut life = Lifecycle::new(Instant::now(), spans);
-    let mut timer = pin!(sleep_until(Instant::now()));
-    let mut seen = Phase::Serving;
-    loop {
-        let next = life.next();
-        if let Some(next) = next.filter(|next| timer.deadline() != *next) {
-            timer.as_mut().reset(next);
+/// A connection to serve.
+pub(crate) struct Connection {
+    pub(crate) routes: Routes,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) reporter: Reporter,
+    pub(crate) secure: Option<Arc<dyn Secure>>,
+    pub(crate) age: Option<Duration>,
+    pub(crate) phase: watch::Receiver<Phase>,
+    pub(crate) view: ServerView,
+}
+
+impl Connection {
+    /// Serves `tcp` until it ends.
+    pub(crate) async fn run(mut self, tcp: TcpStream) -> ConnectionEnd {
+        let began = Instant::now();
+        let info: TcpConnectInfo = tcp.connect_info();
+        let peer = info.remote_addr;
+        let (transport, extensions) = match self.secure.take() {
+            None => (Transport::Plain(tcp), None),
+            Some(secure) => match self.shake_hands(secure, tcp, peer).await {
+                Ok(secured) => (Transport::Secure(secured.stream), Some(secured.extensions)),
+                Err(end) => return end,
+            },
+        };
+        let streams = Streams::new(self.reporter.clone(), self.settings.max_response_stall);
+        let entry = self.view.enter(&info, &streams);
+        let (socket, facts) = Socket::new(transport, &self.settings, &streams);
+        let service = CallService::new(self.routes.clone(), info, extensions, streams.clone());
+        let mut connection = pin!(
+            protocol(&self.settings, &streams).serve_connection(TokioIo::new(socket), service)
+        );
+        // TLS and preface share one timeout; age and idleness begin with HTTP/2.
+        let handshake = self.settings.handshake_timeout.saturating_sub(began.elapsed());
+        let spans = Spans {
+            handshake,
+            age: self.age,
+            grace: self.settings.age_grace,
+            idle: self.settings.idle,
+        };
+        let mut life = Lifecycle::new(Instant::now(), spans);
+        let mut timer = pin!(sleep_until(Instant::now()));
+        let mut seen = Phase::Serving;
+        loop {
+            let next = life.next();
+            if let Some(next) = next.filter(|next| timer.deadline() != *next) {
+                timer.as_mut().reset(next);
+            }
+            tokio::select! {
+                biased;
+                result = poll_fn(|cx| { facts.begin_turn(); connection.as_mut().poll(cx) }) => {
+                    if let Some(event) = facts.broken() {
+                        self.reporter.record(event);
+                        let reason = event.name();
+                        debug!(?peer, reason, "connection closed: its client's fault");
+                    } else if let Err(error) = result {
+                        debug!(?peer, %error, "connection ended with an error");
+                    }
+                    return ConnectionEnd::Closed;
+                }
+                now_in = advance(&mut self.phase, seen) => {
+                    seen = now_in;
+                    if seen == Phase::Cut {
+                        self.reporter.record(Event::ConnectionCut);
+                        return ConnectionEnd::Cut { streams: streams.open() };
+                    }
+                    entry.drains();
+                    connection.as_mut().graceful_shutdown();
+                    life.drained(Instant::now());
+                }
+                () = timer.as_mut(), if next.is_some() => {
+                    match life.due(Instant::now(), activity(&facts, &streams)) {
+                        Action::Wait => {}
+                        Action::GoAway(event) => {
+                            self.reporter.record(event);
+                            entry.drains();
+                            connection.as_mut().graceful_shutdown();
+                        }
+                        Action::Close(event, reason) => {
+                            self.reporter.record(event);
+                            return cut(peer, reason, streams.open());
+                        }
+                    }
+                }
+            }
         }
-        tokio::select! {
+    }
+
+    /// What comes before HTTP/2, within the handshake timeout that they share.
+    async fn shake_hands(
+        &self,
+        secure: Arc<dyn Secure>,
+        tcp: TcpStream,
+        peer: Option<SocketAddr>,
+    ) -> Result<Secured, ConnectionEnd> {
+        let mut phase = self.phase.clone();
+        let handshake = timeout(self.settings.handshake_timeout, secure.secure(tcp));
+        let done = tokio::select! {
             biased;
-            result = poll_fn(|cx| { facts.begin_turn(); connection.as_mut().poll(cx) }) => {
-                if let Some(event) = facts.broken() {
-                    reporter.record(event);
-                    debug!(?peer, reason = event.name(), "connection closed: its client's fault");
-                } else if let Err(error) = result {
-                    debug!(?peer, %error, "connection ended with an error");
-                }
-                return ConnectionEnd::Closed;
+            _ = advance(&mut phase, Phase::Draining) => {
+                self.reporter.record(Event::ConnectionCut);
+                return Err(ConnectionEnd::Cut { streams: 0 });
             }
-            now_in = advance(&mut phase, seen) => {
-                seen = now_in;
-                if seen == Phase::Cut {
-                    reporter.record(Event::ConnectionCut);
-                    return ConnectionEnd::Cut { streams: streams.open() };
-                }
-                entry.drains();
-                connection.as_mut().graceful_shutdown();
-                life.drained(Instant::now());
+            done = handshake => done,
+        };
+        match done {
+            Ok(Ok(secured)) => Ok(secured),
+            Ok(Err(reason)) => {
+                self.reporter.record(Event::TlsHandshakeFailed);
+                debug!(?peer, reason, "connection closed");
+                Err(ConnectionEnd::Closed)
             }
-            () = timer.as_mut(), if next.is_some() => {
-                match life.due(Instant::now(), activity(&facts, &streams)) {
-                    Action::Wait => {}
-                    Action::GoAway(event) => {
-                        reporter.record(event);
-                        entry.drains();
-                        connection.as_mut().graceful_shutdown();
-                    }
-                    Action::Close(event, reason) => {
-                        reporter.record(event);
-                        return cut(peer, reason, streams.open());
-                    }
-                }
+            Err(_) => {
+                self.reporter.record(Event::HandshakeTimeout);
+                Err(cut(peer, "no TLS handshake within the handshake timeout", 0))
             }
         }
     }

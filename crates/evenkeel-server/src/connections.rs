@@ -15,9 +15,10 @@ use tracing::{debug, error, warn};
 use crate::{
     age::Ages,
     config::{Settings, TCP_KEEPALIVE_INTERVAL, TCP_KEEPALIVE_RETRIES},
-    connection::{self, ConnectionEnd},
+    connection::{Connection, ConnectionEnd},
     drain::{DrainReport, Phase},
     observe::{Event, Reporter},
+    secure::Secure,
     view::ServerView,
 };
 
@@ -29,6 +30,7 @@ pub(crate) struct Connections {
     settings: Arc<Settings>,
     reporter: Reporter,
     view: ServerView,
+    secure: Option<Arc<dyn Secure>>,
     ages: Ages,
     full: bool,
 }
@@ -39,6 +41,7 @@ impl Connections {
         routes: Routes,
         reporter: Reporter,
         view: ServerView,
+        secure: Option<Arc<dyn Secure>>,
     ) -> Self {
         Self {
             tasks: JoinSet::new(),
@@ -48,6 +51,7 @@ impl Connections {
             settings,
             reporter,
             view,
+            secure,
             full: false,
         }
     }
@@ -72,15 +76,16 @@ impl Connections {
         self.full = false;
         self.reporter.record(Event::ConnectionAccepted);
         configure(&socket, self.settings.tcp_keepalive);
-        self.tasks.spawn(connection::run(
-            socket,
-            self.routes.clone(),
-            Arc::clone(&self.settings),
-            self.reporter.clone(),
-            self.ages.next(),
-            self.phase.subscribe(),
-            self.view.clone(),
-        ));
+        let connection = Connection {
+            routes: self.routes.clone(),
+            settings: Arc::clone(&self.settings),
+            reporter: self.reporter.clone(),
+            secure: self.secure.clone(),
+            age: self.ages.next(),
+            phase: self.phase.subscribe(),
+            view: self.view.clone(),
+        };
+        self.tasks.spawn(connection.run(socket));
     }
 
     /// Waits for the end of any connection; pending for ever when there is none.

@@ -43,7 +43,7 @@
 //! | PRIORITY, unknown frames | [`OTHER_FRAMES_PER_SECOND_MAX`] | ours | `abuse_other_frames` |
 //! | many connections | [`Builder::max_connections`] | ours | `connections_refused` |
 //! | idle connections | [`Builder::max_connection_idle`] | ours | `connections_idle` |
-//! | silence | [`Builder::handshake_timeout`] | ours | `handshake_timeouts` |
+//! | silence, also in TLS | [`Builder::handshake_timeout`] | ours | `handshake_timeouts` |
 //! | slow-loris | [`Builder::handshake_timeout`] | ours | `frames_stalled` |
 //! | no window for responses | [`Builder::max_response_stall`] | ours | `responses_stalled` |
 //! | nobody reads the socket | [`Builder::max_write_stall`] | ours | `writes_stalled` |
@@ -54,6 +54,11 @@
 //! responses are large, lower one of them. HTTP/2 gets a response in pieces of
 //! [`RESPONSE_PIECE_BYTES_MAX`], so that a window of one byte holds no more than no window does,
 //! and for no longer.
+//!
+//! # TLS
+//!
+//! The feature `tls` adds the module `tls` and `Builder::tls`; the application chooses the crypto
+//! provider. All limits above hold for what is inside TLS.
 //!
 //! # Restarts
 //!
@@ -79,11 +84,14 @@ mod health;
 mod lifecycle;
 mod meter;
 mod observe;
+mod secure;
 mod server;
 mod signals;
 mod socket;
 mod streams;
 mod timeout;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod view;
 
 pub use config::{

@@ -47,8 +47,12 @@ events! {
     ConnectionIdle => "connections_idle",
     /// A connection was closed with calls running or GOAWAY unanswered: a grace was over.
     ConnectionCut => "connections_cut",
-    /// A client did not send HTTP/2's preface within the handshake timeout.
+    /// A client did not end its TLS handshake, or not send HTTP/2's preface, within the handshake
+    /// timeout.
     HandshakeTimeout => "handshake_timeouts",
+    /// A TLS handshake failed: the client speaks no TLS or offers no HTTP/2, or one side did not
+    /// accept the other's certificate.
+    TlsHandshakeFailed => "tls_handshakes_failed",
     /// A client did not finish a frame or a header block within the handshake timeout (slow-loris).
     FrameStalled => "frames_stalled",
     /// A client did not read for `max_write_stall`, and the socket was full.

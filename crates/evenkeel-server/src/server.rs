@@ -1,6 +1,6 @@
 //! The server: accepts until it is told to drain, then drains in the order that loses no call.
 
-use std::{future::Future, io, pin::pin, sync::Arc};
+use std::{fmt, future::Future, io, pin::pin, sync::Arc};
 
 use tokio::{net::TcpListener, time::sleep};
 use tonic::service::Routes;
@@ -13,6 +13,7 @@ use crate::{
     drain::{DrainReport, ShutdownHandle},
     health::Health,
     observe::{Reporter, ServerStats},
+    secure::Secure,
     view::ServerView,
 };
 
@@ -28,8 +29,7 @@ pub enum ServeError {
     Accept(#[from] io::Error),
 }
 
-/// A gRPC server over HTTP/2 without TLS for any tonic routes.
-#[derive(Debug)]
+/// A gRPC server over HTTP/2, with TLS or without, for any tonic routes.
 #[must_use = "a server does nothing unless it is served"]
 pub struct Server {
     settings: Arc<Settings>,
@@ -37,6 +37,7 @@ pub struct Server {
     health: Option<Health>,
     reporter: Reporter,
     view: ServerView,
+    secure: Option<Arc<dyn Secure>>,
     shutdown: ShutdownHandle,
 }
 
@@ -53,9 +54,10 @@ impl Server {
         health: Option<Health>,
         reporter: Reporter,
         view: ServerView,
+        secure: Option<Arc<dyn Secure>>,
     ) -> Self {
         let shutdown = ShutdownHandle::new();
-        Self { settings: Arc::new(settings), routes, health, reporter, view, shutdown }
+        Self { settings: Arc::new(settings), routes, health, reporter, view, secure, shutdown }
     }
 
     /// Starts the drain from outside.
@@ -96,8 +98,13 @@ impl Server {
         }
         let _serving = self.view.serve(&listeners);
         let mut acceptor = Acceptor::new(Listeners::new(listeners));
-        let mut connections =
-            Connections::new(Arc::clone(&self.settings), self.routes, self.reporter, self.view);
+        let mut connections = Connections::new(
+            Arc::clone(&self.settings),
+            self.routes,
+            self.reporter,
+            self.view,
+            self.secure,
+        );
         if let Some(health) = &self.health {
             health.publish().await;
         }
@@ -119,6 +126,14 @@ impl Server {
         let report = connections.drain(self.settings.drain_grace).await;
         log(&report);
         Ok(report)
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = formatter.debug_struct("Server");
+        debug.field("settings", &self.settings).field("reporter", &self.reporter);
+        debug.finish_non_exhaustive()
     }
 }
 

@@ -16,7 +16,6 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Instant, Sleep, sleep},
 };
 
@@ -26,6 +25,7 @@ use crate::{
     goaway::{self, ENHANCE_YOUR_CALM},
     meter::Meter,
     observe::Event,
+    secure::Transport,
     streams::Streams,
 };
 
@@ -65,9 +65,9 @@ impl Facts {
     }
 }
 
-/// A TCP socket that counts frames and waits.
+/// A socket, TCP or TLS over it, that counts frames and waits.
 pub(crate) struct Socket {
-    tcp: TcpStream,
+    transport: Transport,
     facts: Arc<Facts>,
     streams: Streams,
     /// Streams that h2 refused, as far as they are counted.
@@ -82,13 +82,13 @@ pub(crate) struct Socket {
 
 impl Socket {
     pub(crate) fn new(
-        tcp: TcpStream,
+        transport: Transport,
         settings: &Settings,
         streams: &Streams,
     ) -> (Self, Arc<Facts>) {
         let facts = Arc::<Facts>::default();
         let socket = Self {
-            tcp,
+            transport,
             facts: Arc::clone(&facts),
             streams: streams.clone(),
             refused: 0,
@@ -172,22 +172,42 @@ impl Socket {
         if self.outgoing.at_boundary() {
             let text = goaway::debug_data(event);
             let frame = frames::goaway(self.meter.last_stream(), ENHANCE_YOUR_CALM, text);
-            // A client that leaves no room for it does not read anyway.
-            let _ = self.tcp.try_write(&frame);
+            self.transport.try_write(&frame);
         }
         io::Error::other(event.name())
     }
 
-    fn after_write(
+    fn after_write<T>(
         &mut self,
         cx: &mut Context<'_>,
-        result: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
-        let blocked = result.is_pending().then_some(0);
+        result: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let blocked = result.is_pending().then(|| self.transport.written());
         if self.write_wait.is_over(cx, blocked) {
             return Poll::Ready(Err(self.refuse(Event::WriteStalled)));
         }
         result
+    }
+
+    /// A write that TLS took over is no progress: it may wait there.
+    fn after_handing_over(
+        &mut self,
+        cx: &mut Context<'_>,
+        result: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if result.is_ready() && self.transport.keeps_bytes() {
+            return result;
+        }
+        self.after_write(cx, result)
+    }
+
+    /// TLS hands on what it has when it is flushed; TCP itself has nothing to flush.
+    fn after_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        result: Poll<io::Result<()>>,
+    ) -> Poll<io::Result<()>> {
+        if self.transport.keeps_bytes() { self.after_write(cx, result) } else { result }
     }
 }
 
@@ -203,7 +223,7 @@ impl AsyncRead for Socket {
             return Poll::Pending;
         }
         let before = buffer.filled().len();
-        let result = Pin::new(&mut self.tcp).poll_read(cx, buffer);
+        let result = Pin::new(&mut self.transport).poll_read(cx, buffer);
         let limits = match &result {
             Poll::Ready(Ok(())) => self.received(&buffer.filled()[before..]),
             Poll::Ready(Err(_)) => Ok(()),
@@ -222,11 +242,11 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.tcp).poll_write(cx, bytes);
+        let result = Pin::new(&mut self.transport).poll_write(cx, bytes);
         if let Poll::Ready(Ok(written)) = result {
             self.sent(&bytes[..written]);
         }
-        self.after_write(cx, result)
+        self.after_handing_over(cx, result)
     }
 
     fn poll_write_vectored(
@@ -234,7 +254,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.tcp).poll_write_vectored(cx, slices);
+        let result = Pin::new(&mut self.transport).poll_write_vectored(cx, slices);
         if let Poll::Ready(Ok(mut written)) = result {
             for slice in slices {
                 let part = written.min(slice.len());
@@ -242,19 +262,21 @@ impl AsyncWrite for Socket {
                 written -= part;
             }
         }
-        self.after_write(cx, result)
+        self.after_handing_over(cx, result)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.transport.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        let result = Pin::new(&mut self.transport).poll_flush(cx);
+        self.after_flush(cx, result)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        let result = Pin::new(&mut self.transport).poll_shutdown(cx);
+        self.after_flush(cx, result)
     }
 }
 

@@ -6,14 +6,17 @@ use evenkeel_core::{
     PolicyFactory, PolicyRegistry, ResolverFactory, ServiceConfig, Target, TargetError,
     observe::{NoRecorder, Recorder},
 };
-use http::{HeaderValue, uri::Authority};
+use http::{
+    HeaderValue,
+    uri::{Authority, Scheme},
+};
 use tokio::runtime::Handle;
 
 use crate::{
     Channel,
     call::CallConfig,
     channel::Defaults,
-    connector::{Connector, SocketConnector},
+    connector::{Connector, Secure, SocketConnector},
     dns::{DnsOptions, DnsResolverFactory},
     driver::{DriverOptions, HealthOptions},
     layers::{AttemptLayer, CallLayer},
@@ -91,7 +94,14 @@ pub enum BuildError {
          ChannelBuilder::runtime"
     )]
     NoRuntime,
+    /// TLS can't be used as it was asked for.
+    #[error("TLS: {0}")]
+    Tls(String),
 }
+
+/// Makes what secures connections, for the authority of the channel's calls.
+pub(crate) type MakeSecure =
+    Box<dyn Fn(&Authority) -> Result<Arc<dyn Secure>, BuildError> + Send + Sync>;
 
 /// Configures and builds a [`Channel`].
 pub struct ChannelBuilder {
@@ -113,6 +123,8 @@ pub struct ChannelBuilder {
     dns: DnsOptions,
     connector: Option<Arc<dyn Connector>>,
     disable_health_check: bool,
+    /// Set by the feature `tls`.
+    pub(crate) secure: Option<MakeSecure>,
     idle_timeout: Option<Duration>,
     recorder: Arc<dyn Recorder>,
     seed: Option<u64>,
@@ -140,6 +152,7 @@ impl ChannelBuilder {
             dns: DnsOptions::default(),
             connector: None,
             disable_health_check: false,
+            secure: None,
             idle_timeout: Some(IDLE_TIMEOUT),
             recorder: Arc::new(NoRecorder),
             seed: None,
@@ -335,8 +348,11 @@ impl ChannelBuilder {
                 .cloned()
                 .ok_or_else(|| TargetError::new(&self.target, "no resolver for its scheme"))?;
         let own_authority = resolver.default_authority(&target)?;
+        let authority = parse_authority(&self.authority.unwrap_or(own_authority))?;
+        let secure = self.secure.map(|make| make(&authority)).transpose()?;
         let defaults = Defaults {
-            authority: parse_authority(&self.authority.unwrap_or(own_authority))?,
+            scheme: if secure.is_some() { Scheme::HTTPS } else { Scheme::HTTP },
+            authority,
             user_agent: parse_user_agent(self.user_agent.as_deref())?,
             wait_for_ready: self.wait_for_ready,
             waiting_calls_max: self.waiting_calls_max,
@@ -360,6 +376,7 @@ impl ChannelBuilder {
                     keepalive: self.keepalive,
                 },
                 connector: self.connector.unwrap_or(sockets),
+                secure,
                 idle_timeout: self.idle_timeout,
                 recorder: self.recorder,
                 runtime,

@@ -15,7 +15,10 @@ use evenkeel_core::{
     observe::Recorder,
     picker::{FailPicker, QueuePicker},
 };
-use http::{HeaderValue, uri::Authority};
+use http::{
+    HeaderValue,
+    uri::{Authority, Scheme},
+};
 use tokio::{
     runtime::Handle,
     sync::{Notify, mpsc, oneshot, watch},
@@ -67,6 +70,7 @@ pub struct Backend {
 
 /// What every call starts from.
 pub(crate) struct Defaults {
+    pub(crate) scheme: Scheme,
     pub(crate) authority: Authority,
     pub(crate) user_agent: HeaderValue,
     pub(crate) wait_for_ready: bool,

@@ -26,6 +26,18 @@ pub trait Connector: Send + Sync + 'static {
     fn connect(&self, address: &Address) -> Connecting;
 }
 
+/// A stream on its way to be secure, or why it can't be.
+pub(crate) type Securing = Pin<Box<dyn Future<Output = Result<BoxedIo, String>> + Send>>;
+
+/// Puts a secure stream over a connected one. Only the feature `tls` has one.
+pub(crate) trait Secure: Send + Sync + 'static {
+    /// Starts a handshake.
+    fn secure(&self, socket: BoxedIo) -> Securing;
+
+    /// Adds to an error of HTTP/2's beginning what it means for this layer.
+    fn explain(&self, error: String) -> String;
+}
+
 /// TCP and Unix sockets.
 pub(crate) struct SocketConnector {
     /// Unacknowledged data ends a TCP connection after this time (gRFC A18).

@@ -12,6 +12,8 @@
 //! # Ok(()) }
 //! ```
 //!
+//! The feature `tls` adds the module `tls` and `ChannelBuilder::tls`.
+//!
 //! Without a service config the policy is `round_robin`, where gRPC's default is `pick_first`: one
 //! connection is the problem that this crate is for.
 
@@ -27,6 +29,8 @@ mod layers;
 mod literal;
 mod resolving;
 mod sync;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod transport;
 mod unix;
 pub mod view;

@@ -1,13 +1,15 @@
 //! Flags and environment of the client, checked before anything starts: a load test that runs with
 //! a setting other than the one that was meant is worse than none.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, ValueEnum, builder::FalseyValueParser};
 use evenkeel::{
     Backoff, BuildError, Channel, ChannelBuilder, Keepalive,
     core::{self, PolicyRegistry, ServiceConfig},
+    tls::{ClientTls, Identity, Roots, TlsError},
 };
+use rustls::crypto::ring;
 use thiserror::Error;
 
 use crate::{
@@ -124,6 +126,45 @@ pub struct Flags {
     /// Show the channel on this address while it runs, as JSON and by channelz; port 0: a free one
     #[arg(long, env = "GREETER_ADMIN_LISTEN", hide_env_values = true, value_name = "IP:PORT")]
     pub admin_listen: Option<SocketAddr>,
+
+    /// Connect over TLS
+    #[arg(long, env = "GREETER_TLS", requires = "tls_ca", value_parser = FalseyValueParser::new())]
+    pub tls: bool,
+
+    /// PEM file with the roots that may have signed the server's certificate
+    #[arg(
+        long,
+        env = "GREETER_TLS_CA",
+        hide_env_values = true,
+        value_name = "FILE",
+        requires = "tls"
+    )]
+    pub tls_ca: Option<PathBuf>,
+
+    /// PEM file with the client's own certificate, for servers that ask for one
+    #[arg(long, env = "GREETER_TLS_CERT", hide_env_values = true, value_name = "FILE",
+          requires_all = ["tls", "tls_key"])]
+    pub tls_cert: Option<PathBuf>,
+
+    /// PEM file with the key of --tls-cert
+    #[arg(
+        long,
+        env = "GREETER_TLS_KEY",
+        hide_env_values = true,
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    pub tls_key: Option<PathBuf>,
+
+    /// Name to find in the server's certificate, instead of the target's host
+    #[arg(
+        long,
+        env = "GREETER_TLS_SERVER_NAME",
+        hide_env_values = true,
+        value_name = "NAME",
+        requires = "tls"
+    )]
+    pub tls_server_name: Option<String>,
 }
 
 /// How results are printed.
@@ -145,6 +186,9 @@ pub enum ConfigError {
     /// `--service-config` is refused.
     #[error("--service-config: {0}")]
     ServiceConfig(#[from] core::service_config::ConfigError),
+    /// A file of TLS can't be used.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     /// A combination of flags makes no sense.
     #[error("{0}")]
     Combination(String),
@@ -200,7 +244,11 @@ impl Flags {
     }
 
     /// A channel builder with these settings. [`ChannelBuilder::build`] checks target and policy.
-    pub fn channel(&self) -> ChannelBuilder {
+    ///
+    /// # Errors
+    ///
+    /// A file of TLS can't be used.
+    pub fn channel(&self) -> Result<ChannelBuilder, ConfigError> {
         let mut builder =
             Channel::builder(&self.target).user_agent("greeter-client").lb_policy(&self.lb_policy);
         if let Some(json) = &self.service_config {
@@ -215,7 +263,24 @@ impl Flags {
         if let Some(max) = self.backoff_max {
             builder = builder.backoff(backoff_up_to(max));
         }
-        builder
+        if let Some(tls) = self.client_tls()? {
+            builder = builder.tls(tls);
+        }
+        Ok(builder)
+    }
+
+    /// With ring as the crypto provider, which a process has to choose.
+    fn client_tls(&self) -> Result<Option<ClientTls>, TlsError> {
+        let Some(roots) = self.tls_ca.as_ref().filter(|_| self.tls) else { return Ok(None) };
+        let mut tls =
+            ClientTls::new(Roots::watch(roots)?).provider(Arc::new(ring::default_provider()));
+        if let (Some(chain), Some(key)) = (&self.tls_cert, &self.tls_key) {
+            tls = tls.identity(Identity::watch(chain, key)?);
+        }
+        if let Some(name) = &self.tls_server_name {
+            tls = tls.server_name(name);
+        }
+        Ok(Some(tls))
     }
 
     /// Each call's deadline; `None` for none.

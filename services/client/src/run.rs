@@ -67,7 +67,7 @@ fn prepare(flags: &Flags) -> Result<Prepared, ConfigError> {
         EventLog::counting()
     };
     let events = Arc::new(events);
-    let channel = flags.channel().recorder(events.clone()).build()?;
+    let channel = flags.channel()?.recorder(events.clone()).build()?;
     Ok(Prepared { policy, plan, events, channel })
 }
 

@@ -1,12 +1,16 @@
 //! The real program against real backends: what it prints, how it ends, what it refuses.
 
-use std::{collections::BTreeMap, process::Stdio, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, process::Stdio, time::Duration};
 
-use evenkeel_server::{Server, ShutdownHandle};
+use evenkeel_server::{
+    Builder, Server, ShutdownHandle,
+    tls::{ClientAuth, Identity, Roots, ServerTls},
+};
 use helloworld::{
     HelloReply, HelloRequest,
     greeter_server::{Greeter, GreeterServer},
 };
+use rcgen::{CertificateParams, KeyPair};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::{
@@ -46,16 +50,43 @@ impl Drop for Backends {
 }
 
 async fn backends(names: &[&'static str]) -> Backends {
+    backends_with(names, |builder| builder).await
+}
+
+async fn backends_with(names: &[&'static str], tune: impl Fn(Builder) -> Builder) -> Backends {
     let (mut addresses, mut handles) = (Vec::new(), Vec::new());
     for name in names {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         addresses.push(listener.local_addr().unwrap().to_string());
         let routes = Routes::new(GreeterServer::new(Named(name)));
-        let server = Server::builder().drain_delay(Duration::ZERO).build(routes).unwrap();
+        let builder = Server::builder().drain_delay(Duration::ZERO);
+        let server = tune(builder).build(routes).unwrap();
         handles.push(server.shutdown_handle());
         tokio::spawn(server.serve([listener]));
     }
     Backends { target: format!("ipv4:{}", addresses.join(",")), handles }
+}
+
+/// A folder that goes away with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("client-test-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        std::fs::write(self.0.join(name), text).unwrap();
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// A target at which nobody listens.
@@ -68,6 +99,9 @@ fn client(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_client"));
     for name in ["TARGET", "CONFIG"] {
         command.env_remove(format!("GREETER_SERVICE_{name}"));
+    }
+    for name in ["", "_CA", "_CERT", "_KEY", "_SERVER_NAME"] {
+        command.env_remove(format!("GREETER_TLS{name}"));
     }
     command.env_remove("GREETER_LB_POLICY_NAME").env_remove("RUST_LOG");
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -129,6 +163,33 @@ async fn prints_the_lines_of_the_example_and_a_table_that_adds_up() {
     assert_eq!(table_calls(&ended.stdout), want.map(|(k, v)| (k.to_owned(), v)).collect());
     assert!(ended.stdout.contains("\nfailed 0\n"), "{}", ended.stdout);
     assert_eq!(ended.stderr, "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn calls_over_tls_with_roots_and_a_certificate_from_files() {
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["greeter.test".to_owned()]).unwrap();
+    let (chain, key) = (params.self_signed(&key).unwrap().pem(), key.serialize_pem());
+    let tls = ServerTls::new(Identity::from_pem(&chain, &key).unwrap())
+        .client_auth(ClientAuth::Required(Roots::from_pem(&chain).unwrap()));
+    let folder = Folder::new();
+    let (chain, key) = (folder.write("tls.crt", &chain), folder.write("tls.key", &key));
+    let server = |builder: Builder| builder.tls(tls.clone()).unwrap();
+    let backends = backends_with(&["one"], server).await;
+    let of_server = ["--target", &backends.target, "--count", "3", "--rate", "200", "--tls"];
+    let args =
+        [&of_server[..], &["--tls-ca", &chain, "--tls-server-name", "greeter.test"]].concat();
+    let own = ["--tls-cert", &chain, "--tls-key", &key];
+    let ended = run(&[&args[..], &own].concat()).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let greeting = "Greeting: Hello you (Backend IP: one)";
+    assert_eq!(ended.stdout.lines().filter(|line| *line == greeting).count(), 3);
+
+    let ended = run(&args).await;
+    assert!(ended.stdout.contains("the server wants a client certificate"), "{}", ended.stdout);
+    let ended = run(&[&of_server[..], &["--tls-ca", "/none"]].concat()).await;
+    assert_eq!(ended.code, Some(64), "{}", ended.stderr);
+    assert!(ended.stderr.contains("TLS: /none: No such file"), "{}", ended.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -1,7 +1,10 @@
 //! The command line; every flag has an environment variable. README.md has the same table, and a
 //! test compares them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::Parser;
 
@@ -82,6 +85,36 @@ pub(crate) struct Args {
         long, env = "MY_POD_IP", value_name = "IP", value_parser = ip, hide_env_values = true
     )]
     pub(crate) pod_ip: Option<IpAddr>,
+
+    /// Serves over TLS with this certificate (PEM, its chain behind it).
+    #[arg(
+        long,
+        env = "GREETER_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key",
+        hide_env_values = true
+    )]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key (PEM).
+    #[arg(
+        long,
+        env = "GREETER_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert",
+        hide_env_values = true
+    )]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// Serves only clients whose certificate one of these roots (PEM) has signed.
+    #[arg(
+        long,
+        env = "GREETER_TLS_CLIENT_CA",
+        value_name = "FILE",
+        requires = "tls_cert",
+        hide_env_values = true
+    )]
+    pub(crate) tls_client_ca: Option<PathBuf>,
 }
 
 impl Args {
@@ -154,7 +187,7 @@ mod tests {
     #[test]
     fn the_readme_has_the_table_of_the_command_line() {
         let rows = rows_of_the_command();
-        assert_eq!(rows.len(), 10);
+        assert_eq!(rows.len(), 13);
         assert_eq!(rows_of_the_readme(), rows);
     }
 

@@ -4,6 +4,7 @@
 mod args;
 mod duration;
 mod hello;
+mod tls;
 
 use std::{
     ffi::OsString,
@@ -14,7 +15,7 @@ use std::{
 
 use clap::Parser as _;
 use evenkeel_channelz::Channelz;
-use evenkeel_server::{ConfigError, ServeError, Server, ServerView, Termination};
+use evenkeel_server::{ConfigError, ServeError, Server, ServerView, Termination, tls::TlsError};
 use helloworld::greeter_server::GreeterServer;
 use tokio::net::TcpListener;
 use tonic::{server::NamedService, service::Routes};
@@ -40,6 +41,8 @@ enum Error {
     Listen { address: SocketAddr, source: io::Error },
     #[error("could not catch SIGTERM and SIGINT: {0}")]
     Signals(io::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("could not start the runtime: {0}")]
     Runtime(io::Error),
     #[error(transparent)]
@@ -69,7 +72,7 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             error!("{error}");
             ExitCode::from(match error {
-                Error::Config(_) => EXIT_CONFIG,
+                Error::Config(_) | Error::Tls(_) => EXIT_CONFIG,
                 _ => EXIT_FAILURE,
             })
         }
@@ -108,6 +111,9 @@ async fn run(args: Args) -> Result<u8, Error> {
     }
     if let Some(grace) = &args.max_connection_age_grace {
         builder = builder.max_connection_age_grace(grace.value);
+    }
+    if let Some(tls) = tls::of(&args)? {
+        builder = builder.tls(tls)?;
     }
     let server = builder.build(Routes::new(service).add_service(channelz.into_service()))?;
     let signals = Termination::install().map_err(Error::Signals)?;

@@ -1,20 +1,27 @@
 //! The real binary: what it prints, how it answers, how it ends. Only a process shows exit codes
 //! and signals.
 
-use std::{net::SocketAddr, process::Stdio, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
 use helloworld::{HelloReply, HelloRequest};
 use prost::Message as _;
+use rcgen::{CertificateParams, KeyPair};
 use rustix::process::{Pid, Signal, kill_process};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines},
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, BufReader, Lines},
     net::{TcpListener, TcpStream},
     process::{Child, ChildStdout, Command},
     task::JoinHandle,
     time::timeout,
 };
+use tokio_rustls::TlsConnector;
 
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -72,7 +79,10 @@ struct Client {
 
 impl Client {
     async fn connect(address: SocketAddr) -> Self {
-        let socket = within(TcpStream::connect(address)).await.expect("a connection");
+        Self::over(within(TcpStream::connect(address)).await.expect("a connection")).await
+    }
+
+    async fn over(socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
         let (send, connection) = within(h2::client::handshake(socket)).await.expect("HTTP/2");
         Self { send, connection: tokio::spawn(connection) }
     }
@@ -261,4 +271,76 @@ async fn help_exits_zero_and_names_every_variable() {
     let (code, text) = output(&["--help"], &[]).await;
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("GRPC_MAX_CONNECTION_AGE_GRACE") && text.contains("MY_POD_IP"));
+}
+
+/// A certificate that is its own CA, and its key, in files that go away.
+struct Files {
+    folder: PathBuf,
+    chain: String,
+    key: String,
+}
+
+impl Files {
+    fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("greeter-test-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec!["greeter.test".to_owned()]).expect("a name");
+        let chain = params.self_signed(&key).expect("a certificate").pem();
+        let files = Self { folder, chain, key: key.serialize_pem() };
+        std::fs::write(files.path("tls.crt"), &files.chain).expect("a file");
+        std::fs::write(files.path("tls.key"), &files.key).expect("a file");
+        files
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+
+    /// A client that has this certificate too.
+    fn client(&self) -> TlsConnector {
+        let chain = CertificateDer::from_pem_slice(self.chain.as_bytes()).expect("PEM");
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("PEM");
+        let mut roots = RootCertStore::empty();
+        roots.add(chain.clone()).expect("a root");
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![chain], key)
+            .expect("a certificate");
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        TlsConnector::from(Arc::new(config))
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[tokio::test]
+async fn serves_over_tls_with_the_certificate_of_its_files() {
+    let files = Files::new();
+    let (chain, key) = (files.path("tls.crt"), files.path("tls.key"));
+    let args = ["--tls-cert", &chain, "--tls-key", &key];
+    let greeter = Greeter::start(&args, &[("GREETER_TLS_CLIENT_CA", &chain)]).await;
+    let socket = within(TcpStream::connect(greeter.address)).await.expect("a connection");
+    let name = ServerName::try_from("greeter.test").expect("a name");
+    let stream = within(files.client().connect(name, socket)).await.expect("a handshake");
+    let mut client = Client::over(stream).await;
+    assert_eq!(client.hello().await.as_deref(), Ok("Hello you (Backend IP: 127.0.0.1)"));
+
+    for (args, expected) in [
+        (["--tls-cert", &key, "--tls-key", &key], "expected -----BEGIN CERTIFICATE-----"),
+        (["--tls-cert", "/none", "--tls-key", &key], "/none: No such file"),
+    ] {
+        let (code, text) = output(&args, &[]).await;
+        assert_eq!(code, Some(64), "{text}");
+        assert!(text.contains(expected), "{text}");
+    }
+    let (code, text) = output(&["--tls-cert", &chain], &[]).await;
+    assert_eq!(code, Some(64), "{text}");
+    assert!(text.contains("--tls-key"), "{text}");
 }

@@ -139,4 +139,27 @@ fn dependencies_are_declared_at_the_root_and_used() {
         assert_one(&check(&manifest, "use h2::client;"), "workspace-dependency: h2: expected");
     }
     assert_one(&check("", ""), "unused-dependency: h2: no package");
+    let optional = "[dependencies]\nh2 = { workspace = true, optional = true }\n";
+    assert_eq!(check(optional, "use h2::client;"), Vec::<String>::new());
+}
+
+#[test]
+fn the_crypto_provider_is_chosen_by_processes_and_tests_and_by_no_library() {
+    let check = |folder: &str, table: &str, feature: &str| {
+        let manifest =
+            format!("[{table}]\nrustls = {{ workspace = true, features = [\"{feature}\"] }}\n");
+        let files = [
+            ("Cargo.toml".to_owned(), "[workspace.dependencies]\nrustls = \"0.23\"\n".to_owned()),
+            (format!("{folder}/Cargo.toml"), manifest),
+            (format!("{folder}/src/lib.rs"), "use rustls::crypto;".to_owned()),
+        ];
+        let mut findings = Vec::new();
+        manifests::check(&Tree::from_texts(files), &mut findings).expect("TOML");
+        findings.iter().map(|f| format!("{}: {}", f.rule, f.message)).collect::<Vec<_>>()
+    };
+    assert_eq!(check("services/greeter", "dependencies", "ring"), Vec::<String>::new());
+    assert_eq!(check("crates/evenkeel", "dev-dependencies", "ring"), Vec::<String>::new());
+    let refused = "workspace-dependency: rustls: expected";
+    assert_one(&check("crates/evenkeel", "dependencies", "ring"), refused);
+    assert_one(&check("services/greeter", "dependencies", "tls12"), refused);
 }

@@ -5,6 +5,8 @@
 #![allow(dead_code)]
 
 pub(crate) mod attacks;
+#[cfg(feature = "tls")]
+pub(crate) mod certificates;
 pub(crate) mod frames;
 pub(crate) mod probe;
 
@@ -19,6 +21,7 @@ use helloworld::HelloRequest;
 use http::{HeaderMap, Request};
 use prost::Message;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
@@ -122,6 +125,14 @@ impl Client {
     pub(crate) async fn try_connect(address: SocketAddr) -> Result<Self, BoxError> {
         let socket = within(TcpStream::connect(address)).await?;
         let local = socket.local_addr()?;
+        Self::over(socket, local).await
+    }
+
+    /// HTTP/2 over a stream that is connected, and secured, already.
+    pub(crate) async fn over(
+        socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        local: SocketAddr,
+    ) -> Result<Self, BoxError> {
         let (send, connection) = within(h2::client::handshake(socket)).await?;
         Ok(Self { send, local, connection: tokio::spawn(connection) })
     }

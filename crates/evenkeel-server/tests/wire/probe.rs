@@ -95,6 +95,8 @@ impl Greeter for Probe {
                 request.local_addr().expect("connect info"),
                 request.remote_addr().expect("connect info")
             ),
+            #[cfg(feature = "tls")]
+            "who" => who(&request),
             "panic" => panic!("asked for"),
             "hold" => {
                 let _left = Left(Arc::clone(&self.left));
@@ -110,6 +112,15 @@ impl Greeter for Probe {
         };
         Ok(tonic::Response::new(HelloReply { message }))
     }
+}
+
+/// The client, as its connection knows it.
+#[cfg(feature = "tls")]
+fn who(request: &tonic::Request<HelloRequest>) -> String {
+    let info = request.extensions().get::<evenkeel_server::tls::TlsConnectInfo>();
+    let info = info.expect("a call over TLS");
+    let count = info.peer_certs().map(<[_]>::len);
+    format!("{count:?} {:?} {:?}", info.peer_names().map(|n| n.dns_names()), info.spiffe_id())
 }
 
 /// A service without stubs: it panics before it has a future, or streams what the test says.

@@ -7,7 +7,7 @@ use http::{
     Extensions, HeaderMap, HeaderName, HeaderValue, Request, Uri,
     header::{TE, USER_AGENT},
     request::Parts,
-    uri::{self, Scheme},
+    uri,
 };
 use tokio::time::Instant;
 
@@ -46,7 +46,7 @@ impl Call {
             .path_and_query
             .ok_or_else(|| Status::internal("the request has no path; expected /service/method"))?;
         let mut whole = uri::Parts::default();
-        whole.scheme = Some(Scheme::HTTP);
+        whole.scheme = Some(defaults.scheme.clone());
         whole.authority = Some(defaults.authority.clone());
         whole.path_and_query = Some(path);
         let uri = Uri::from_parts(whole)

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     builder::Keepalive,
-    connector::{BoxedIo, Connector},
+    connector::{BoxedIo, Connector, Secure},
 };
 
 /// Window that each stream starts with, in bytes: enough for a 1 MiB message in flight.
@@ -94,6 +94,7 @@ pub(crate) struct Connection {
     pub(crate) address: Address,
     pub(crate) options: TransportOptions,
     pub(crate) connector: Arc<dyn Connector>,
+    pub(crate) secure: Option<Arc<dyn Secure>>,
     pub(crate) queue: Arc<SlotQueue>,
     pub(crate) events: mpsc::Sender<ConnectionEvent>,
     /// Becomes true when a shutdown's grace is over.
@@ -134,23 +135,24 @@ impl Connection {
         self.events.send(event).await.ok();
     }
 
-    /// TCP, HTTP/2 preface, the server's first SETTINGS: a port that accepts and says nothing is
-    /// not a server, and must not make the backoff start anew.
+    /// TCP, TLS, HTTP/2 preface, the server's first SETTINGS: a port that accepts and says nothing
+    /// is not a server, and must not make the backoff start anew.
     async fn establish(&self, seen: &Arc<Seen>) -> Result<(SendRequest<Bytes>, Http2), String> {
         let limit = self.options.connect_timeout;
-        let mut accepted = false;
+        let mut waits_for = "connection";
         let attempt = async {
             let socket = self.connector.connect(&self.address).await.map_err(|e| e.to_string())?;
-            accepted = true;
-            greet(socket, seen).await
+            let Some(secure) = &self.secure else {
+                waits_for = "HTTP/2 SETTINGS from the server";
+                return greet(socket, seen).await;
+            };
+            waits_for = "end of the TLS handshake";
+            let socket = secure.secure(socket).await?;
+            waits_for = "HTTP/2 SETTINGS from the server";
+            greet(socket, seen).await.map_err(|e| secure.explain(e))
         };
-        match timeout(limit, attempt).await {
-            Ok(result) => result,
-            Err(_) if accepted => {
-                Err(format!("no HTTP/2 SETTINGS from the server within {limit:?}"))
-            }
-            Err(_) => Err(format!("no connection within {limit:?}")),
-        }
+        let in_time = timeout(limit, attempt).await;
+        in_time.unwrap_or_else(|_| Err(format!("no {waits_for} within {limit:?}")))
     }
 
     /// Runs the connection until it ends; `seen` knows why.
@@ -268,6 +270,8 @@ async fn greet(socket: BoxedIo, seen: &Arc<Seen>) -> Result<(SendRequest<Bytes>,
         .map_err(|e| explain(seen, &e.to_string()))?;
     poll_fn(|cx| match Pin::new(&mut http2).poll(cx) {
         Poll::Ready(Err(e)) => Poll::Ready(Err(explain(seen, &e.to_string()))),
+        // It greeted and said goodbye before we looked: a short life, but no failure to connect.
+        Poll::Ready(Ok(())) if seen.settings() && seen.goaway() => Poll::Ready(Ok(())),
         Poll::Ready(Ok(())) => Poll::Ready(Err(explain(seen, "the server closed the connection"))),
         Poll::Pending if seen.settings() => Poll::Ready(Ok(())),
         // h2 lets another frame come first, and would wait for SETTINGS until the timeout.
