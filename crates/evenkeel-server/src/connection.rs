@@ -2,6 +2,7 @@
 
 use std::{future::poll_fn, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
+use http::Extensions;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -56,12 +57,9 @@ impl Connection {
         let began = Instant::now();
         let info: TcpConnectInfo = tcp.connect_info();
         let peer = info.remote_addr;
-        let (transport, extensions) = match self.secure.take() {
-            None => (Transport::Plain(tcp), None),
-            Some(secure) => match self.shake_hands(secure, tcp, peer).await {
-                Ok(secured) => (Transport::Secure(secured.stream), Some(secured.extensions)),
-                Err(end) => return end,
-            },
+        let (transport, extensions) = match self.open(tcp, peer).await {
+            Ok(open) => open,
+            Err(end) => return end,
         };
         let streams = Streams::new(self.reporter.clone(), self.settings.max_response_stall);
         let entry = self.view.enter(&info, &streams);
@@ -124,6 +122,17 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// The bytes for HTTP/2, and what a secure connection adds to each request.
+    async fn open(
+        &self,
+        tcp: TcpStream,
+        peer: Option<SocketAddr>,
+    ) -> Result<(Transport, Option<Extensions>), ConnectionEnd> {
+        let Some(secure) = self.secure.clone() else { return Ok((Transport::Plain(tcp), None)) };
+        let Secured { stream, extensions } = self.shake_hands(secure, tcp, peer).await?;
+        Ok((Transport::Secure(stream), Some(extensions)))
     }
 
     /// What comes before HTTP/2, within the handshake timeout that they share.
