@@ -13,7 +13,10 @@ use crate::{
 pub(crate) enum Lost {
     /// The request never reached the socket: sending it again is safe, any number of times.
     NeverWritten,
-    /// The server says that it did not process it: sending it again once is safe.
+    /// The server refused the stream before it processed it: sending it again once is safe. Not
+    /// more often, as a server that refuses may have too much to do.
+    Refused,
+    /// GOAWAY says that it was not processed: sending it again is safe, a few times.
     Unprocessed,
     /// The server may have processed it.
     Failed(Status),
@@ -23,7 +26,7 @@ pub(crate) enum Lost {
 pub(crate) fn classify(error: &h2::Error, transport: &Transport, stream_id: u32) -> Lost {
     let refused = error.is_reset() && error.is_remote();
     if refused && error.reason() == Some(Reason::REFUSED_STREAM) {
-        return Lost::Unprocessed;
+        return Lost::Refused;
     }
     if !error.is_reset() {
         if transport.seen.never_written(stream_id) {

@@ -49,6 +49,10 @@ use crate::{
 /// HTTP/2 has 2^30 stream ids per connection; one that nears the end is drained and replaced.
 const STREAM_ID_RETIRE: u32 = (1 << 31) - (1 << 16);
 
+/// How often a call is sent again because GOAWAY said that it was not processed. gRFC A6 has 1; but
+/// where connections live for a moment, one call can meet the end of two in a row (ADR 0020).
+const UNPROCESSED_RETRIES_MAX: u32 = 5;
+
 /// One attempt that was sent.
 struct Attempt {
     response: ResponseFuture,
@@ -82,7 +86,7 @@ pin_project! {
         stage: Stage,
         call: Option<Call>,
         body: Option<Outgoing>,
-        unprocessed_retried: bool,
+        unprocessed: u32,
         retries: Retries,
         ending: CallEnding,
         // A slot that was handed to this call when it waited.
@@ -109,7 +113,7 @@ impl CallFuture {
             stage: Stage::New(refused),
             call,
             body: Some(Outgoing::Unread(body)),
-            unprocessed_retried: false,
+            unprocessed: 0,
             retries: Retries::default(),
             ending,
             offered: None,
@@ -308,21 +312,23 @@ impl CallFuture {
         let lost = failure::classify(error, transport, attempt.stream_id);
         let is_safe = match lost {
             Lost::NeverWritten => true,
-            Lost::Unprocessed => !std::mem::replace(this.unprocessed_retried, true),
+            Lost::Refused => *this.unprocessed == 0,
+            Lost::Unprocessed => *this.unprocessed < UNPROCESSED_RETRIES_MAX,
             Lost::Failed(_) => false,
         };
         if is_safe && this.body.as_ref().is_some_and(Outgoing::can_repeat) {
             attempt.feedback.finish(CallOutcome::NotSent);
             let event = Event::TransparentRetry { address: &transport.address };
             this.channel.shared.recorder.record(&event);
-            let is_counted = matches!(lost, Lost::Unprocessed);
+            let is_counted = !matches!(lost, Lost::NeverWritten);
+            *this.unprocessed += u32::from(is_counted);
             this.channel.shared.counts.transparent_retry(is_counted);
             *this.stage = Stage::Pick(None);
             return Ok(());
         }
         let (status, outcome) = match lost {
             Lost::Failed(status) => (status, CallOutcome::Failed),
-            Lost::NeverWritten | Lost::Unprocessed => {
+            Lost::NeverWritten | Lost::Refused | Lost::Unprocessed => {
                 (failure::status(error, transport), CallOutcome::NotSent)
             }
         };
