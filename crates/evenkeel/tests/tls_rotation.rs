@@ -45,11 +45,6 @@ use tonic::{Request, Response, Status, service::Routes};
 const NAME: &str = "greeter.test";
 /// 500 a second.
 const BETWEEN_CALLS: Duration = Duration::from_millis(2);
-/// A call that GOAWAY sends away is repeated once (gRFC A6), and connections as short as these send
-/// some away twice, with TLS or without. What TLS itself got wrong would show in the events.
-const RETRIES: &str = r#"{"methodConfig": [{"name": [{}], "retryPolicy": {
-    "maxAttempts": 4, "initialBackoff": "0.01s", "maxBackoff": "0.1s", "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE"]}}]}"#;
 /// Calls at once.
 const CALLS_MAX: usize = 32;
 const AGE: Duration = Duration::from_millis(250);
@@ -201,7 +196,6 @@ async fn start(servers: Secret, clients: Secret) -> (Stage, Vec<Backend>, Channe
     let addresses: Vec<_> = backends.iter().map(|backend| backend.address).collect();
     let channel = Channel::builder(fixture::target(&addresses))
         .authority(NAME)
-        .service_config(RETRIES)
         .recorder(events.recorder())
         .tls(ClientTls::new(trusted_by_clients.clone()).identity(client))
         .build()
