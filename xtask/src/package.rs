@@ -35,7 +35,8 @@ pub fn check(root: &Path) -> Result<(Vec<Finding>, String), String> {
     for package in &published {
         let manifest = format!("{}/Cargo.toml", package.folder(root));
         let name = format!("{}-{}", package.name, package.version);
-        let archive = target.join("package").join(format!("{name}.crate"));
+        // Where a dry run leaves them.
+        let archive = target.join("package/tmp-crate").join(format!("{name}.crate"));
         let bytes =
             fs::metadata(&archive).map_err(|e| format!("{}: {e}", archive.display()))?.len();
         contents(&manifest, &files(root, package)?, bytes, &mut findings);
