@@ -3,7 +3,7 @@
 //! of the service comes to the same choice without a word between them, and when a backend comes
 //! or goes, only the calls that belong to it move.
 //!
-//! One file for the policy ([`Sticky`]: what happens), one for the picker (what a call sees), one
+//! One file for the policy (`Sticky`: what happens), one for the picker (what a call sees), one
 //! for the hash. All of it is the public API of `evenkeel::core`; copy the folder and go on from
 //! there.
 
