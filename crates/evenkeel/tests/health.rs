@@ -6,7 +6,7 @@ mod fixture;
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use evenkeel::{Backoff, Channel, ChannelBuilder, ConnectivityState};
+use evenkeel::{Backoff, Channel, ChannelBuilder, ConnectivityState, view::CallCounts};
 use fixture::{
     Backend,
     bytes::{Echo, hello, unary},
@@ -233,6 +233,25 @@ async fn a_stream_that_breaks_after_an_answer_is_opened_again_once() {
     look.send(true).unwrap();
     assert_eq!(soon("a count", said.recv()).await, Some(0));
     assert_eq!((peer.accepts(), channel.state()), (1, ConnectivityState::TransientFailure));
+}
+
+#[tokio::test]
+async fn a_check_is_no_call_in_the_channels_snapshot() {
+    let peer = Peer::start(move |_, socket| async move {
+        let mut frames = asked(socket).await;
+        frames.health(1, SERVING).await;
+        frames.trailers(1, "0").await;
+        assert_eq!(frames.request().await, Some(3), "the spared one");
+        frames.head(3).await;
+        frames.health(3, SERVING).await;
+        frames.drain().await;
+    })
+    .await;
+    let (builder, events) = to(&[peer.address]);
+    let channel = long_waits(builder).build().unwrap();
+    channel.connect();
+    events.wait_for(2, "health READY").await;
+    assert_eq!(channel.snapshot().calls, CallCounts::default(), "one check ended, one is open");
 }
 
 #[tokio::test]

@@ -246,7 +246,7 @@ impl CallFuture {
         if ended {
             feedback.finish(CallOutcome::Finished(status));
             if status == Some(0) {
-                slot.transport.seen.succeed();
+                slot.succeed();
             } else if let Some(code) = status
                 && self.as_mut().again(code, Pushback::of(&parts.headers), &slot)
             {

@@ -61,7 +61,7 @@ impl ResponseBody {
             held.feedback.finish(outcome);
             held.ending.finish(code);
             if outcome == CallOutcome::Finished(Some(0)) {
-                held.slot.transport.seen.succeed();
+                held.slot.succeed();
                 if let Some(throttle) = held.throttle {
                     throttle.success();
                 }

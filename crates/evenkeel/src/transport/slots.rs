@@ -62,6 +62,13 @@ impl StreamSlot {
         slot
     }
 
+    /// Its stream ended with OK. One of the channel's own is no call that succeeded.
+    pub(crate) fn succeed(&self) {
+        if !self.is_own {
+            self.transport.seen.succeed();
+        }
+    }
+
     fn new(transport: Arc<Transport>, declined_by: Option<u64>) -> Self {
         Self { transport, declined_by, is_own: false }
     }

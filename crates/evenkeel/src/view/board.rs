@@ -263,7 +263,7 @@ impl Notes {
         }
         let (mut all, mut open, mut draining) = (self.gone, 0, Vec::new());
         for connection in self.connections.values_mut() {
-            open += u64::from(connection.seen.open());
+            open += u64::from(connection.seen.calls_open());
             let counts = connection.counts();
             all.add(counts);
             let shown = connection.show(now);
