@@ -81,10 +81,9 @@ impl Protocol for Channelz {
         request: Request<pb::GetServersRequest>,
     ) -> Result<Response<pb::GetServersResponse>, Status> {
         let pb::GetServersRequest { start_server_id, max_results } = request.into_inner();
-        let (start, max) = (start_server_id, max(max_results)?);
-        self::start(start)?;
+        let (start, max) = (start(start_server_id)?, max(max_results)?);
         let serving = self.serving();
-        let rest = serving.iter().filter(|(_, s)| convert::server_id(s.id) >= start);
+        let rest = serving.iter().filter(|(_, s)| SERVER_IDS + s.id >= start);
         let mut server: Vec<_> = rest.map(|(_, s)| convert::server(s)).collect();
         let end = server.len() <= max;
         server.truncate(max);

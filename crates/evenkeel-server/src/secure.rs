@@ -33,7 +33,7 @@ pub(crate) struct Secured {
 
 /// Keeps bytes of its own between writer and TCP.
 pub(crate) trait SecureStream: AsyncRead + AsyncWrite + Send {
-    /// Transport that TCP took so far.
+    /// Bytes that TCP took so far.
     fn written(&self) -> u64;
 }
 

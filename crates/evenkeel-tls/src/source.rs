@@ -50,12 +50,11 @@ pub(crate) struct Source<T> {
 
 struct State<T> {
     current: Arc<T>,
-    /// Grows with each new content.
+    /// How often new content came into use after the first.
     version: u64,
     /// What was read last, good or bad.
     contents: Vec<Vec<u8>>,
     next_look: Option<Instant>,
-    reloads: u64,
     failures: u64,
     /// The files can't be read at the moment.
     unreadable: Option<String>,
@@ -108,7 +107,6 @@ impl<T: Send + Sync + 'static> Source<T> {
             version: 0,
             contents,
             next_look: None,
-            reloads: 0,
             failures: 0,
             unreadable: None,
             unusable: None,
@@ -127,9 +125,9 @@ impl<T: Send + Sync + 'static> Source<T> {
     }
 
     pub(crate) fn status(&self) -> WatchStatus {
-        let State { reloads, failures, unreadable, unusable, .. } = &*self.lock();
+        let State { version, failures, unreadable, unusable, .. } = &*self.lock();
         let last_error = unreadable.as_ref().or(unusable.as_ref()).cloned();
-        WatchStatus { reloads: *reloads, failures: *failures, last_error }
+        WatchStatus { reloads: *version, failures: *failures, last_error }
     }
 
     /// What it is and where it comes from.
@@ -177,7 +175,6 @@ impl<T: Send + Sync + 'static> Source<T> {
             Ok(value) => {
                 state.current = Arc::new(value);
                 state.version += 1;
-                state.reloads += 1;
                 state.unusable = None;
                 drop(state);
                 tracing::info!(what = self.describe(), "new content is in use");

@@ -329,8 +329,7 @@ impl Driver {
                 self.engine.set_health_service(now, self.options.health.service(config));
                 let policy = config.and_then(|c| c.policy.as_ref());
                 self.engine.resolver_update(now, &update.endpoints, policy);
-                let has_config = update.service_config.is_some();
-                self.shared.board.resolver_update(update.endpoints, has_config);
+                self.shared.board.resolver_update(update.endpoints, config.is_some());
             }
             Answer::Error(error) => {
                 self.resolver_answered = true;

@@ -19,6 +19,11 @@ pub(crate) fn code(code: core::Code) -> Code {
     Code::from_i32(code as i32)
 }
 
+/// The code of a `grpc-status`, or of none.
+pub(crate) fn code_of(grpc_status: Option<u8>) -> Code {
+    grpc_status.map_or(Code::Unknown, |status| Code::from_i32(status.into()))
+}
+
 /// A status that came from a server, for core.
 pub(crate) fn core_status(status: &Status) -> core::Status {
     // The numbers are the same, and tonic knows no others.

@@ -40,7 +40,7 @@ use waiting::{WaitFor, Waiting, Woken};
 use crate::{
     Backend, Channel,
     channel::{Shared, Snapshot},
-    edge::{self, Code, RequestBody, Status},
+    edge::{self, RequestBody, Status},
     layers::AttemptStart,
     transport::StreamSlot,
     view::InBackoff,
@@ -256,7 +256,7 @@ impl CallFuture {
         let this = self.project();
         let mut ending = std::mem::take(this.ending);
         if ended {
-            ending.finish(status.map_or(Code::Unknown, |code| Code::from(i32::from(code))));
+            ending.finish(edge::code_of(status));
         }
         if let Some(call) = this.call.as_mut() {
             let mut extensions = std::mem::take(&mut call.extensions);

@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{ending::CallEnding, failure, feedback::Feedback, outgoing::Pump, retry::Throttle};
 use crate::{
-    edge::{Code, Status},
+    edge::{self, Code, Status},
     transport::StreamSlot,
 };
 
@@ -102,8 +102,7 @@ impl ResponseBody {
                 if status.is_none() && !self.has_status {
                     return Poll::Ready(Some(Err(self.without_status())));
                 }
-                let code = status.map_or(Code::Unknown, |code| Code::from(i32::from(code)));
-                self.finish(CallOutcome::Finished(status), code);
+                self.finish(CallOutcome::Finished(status), edge::code_of(status));
                 Poll::Ready(trailers.map(|t| Ok(Frame::trailers(t))))
             }
             Err(error) => Poll::Ready(Some(Err(self.broken(&error)))),

@@ -21,7 +21,7 @@
 mod explain;
 mod spiffe;
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::sync::Arc;
 
 use ::rustls::{
     ClientConfig, RootCertStore,
@@ -193,7 +193,7 @@ struct Handshakes {
 impl Secure for Handshakes {
     fn secure(&self, socket: BoxedIo) -> Securing {
         let (name, configs) = (self.name.clone(), self.configs.clone());
-        let handshake = async move {
+        Box::pin(async move {
             let connector = TlsConnector::from(configs.current().await);
             let connecting = connector.connect(name, socket);
             let stream = connecting.await.map_err(|e| explain::handshake(&e))?;
@@ -201,8 +201,7 @@ impl Secure for Handshakes {
                 Some(ALPN_H2) => Ok(Box::pin(stream) as BoxedIo),
                 other => Err(explain::no_http2(other)),
             }
-        };
-        Box::pin(handshake) as Pin<Box<dyn Future<Output = _> + Send>>
+        })
     }
 
     fn explain(&self, error: String) -> String {

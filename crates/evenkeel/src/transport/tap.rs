@@ -32,11 +32,11 @@ pub(crate) struct Seen {
     read_count: AtomicU64,
     /// Streams that are open now, and how many of the calls' were when the socket ended.
     open: AtomicU32,
-    /// Calls whose last word was OK.
-    succeeded: AtomicU64,
     /// Of them, and of all there were, those that are the channel's own and no calls.
     own_open: AtomicU32,
     own_sent: AtomicU32,
+    /// Calls whose last word was OK.
+    succeeded: AtomicU64,
     open_at_end: OnceLock<u32>,
     first_bytes: OnceLock<[u8; 9]>,
     end_reason: OnceLock<String>,
@@ -55,9 +55,9 @@ impl Default for Seen {
             highest_headers: AtomicU32::new(0),
             read_count: AtomicU64::new(0),
             open: AtomicU32::new(0),
-            succeeded: AtomicU64::new(0),
             own_open: AtomicU32::new(0),
             own_sent: AtomicU32::new(0),
+            succeeded: AtomicU64::new(0),
             open_at_end: OnceLock::new(),
             first_bytes: OnceLock::new(),
             end_reason: OnceLock::new(),
