@@ -242,7 +242,9 @@ impl CallFuture {
             let again = self.again(error.code() as u8, pushback, &slot);
             return if again { Ok(None) } else { Err(error) };
         }
-        let ended = stream.is_end_stream();
+        // Without a status in its head a response that ends at once is one without trailers, which
+        // its body finds out: to ask h2 takes its lock.
+        let ended = status.is_some() && stream.is_end_stream();
         if ended {
             feedback.finish(CallOutcome::Finished(status));
             if status == Some(0) {
@@ -389,7 +391,7 @@ enum Picked {
 
 /// What is to be sent, and with what.
 struct Sending<'a> {
-    call: &'a Call,
+    call: &'a mut Call,
     body: &'a mut Outgoing,
     offered: &'a mut Option<StreamSlot>,
     retries: u32,
@@ -402,6 +404,7 @@ fn pick(shared: &Shared, snapshot: &Snapshot, sending: Sending<'_>) -> Result<Pi
     // Without a free slot the next pick may have one; after as many as there are connections, all
     // are taken.
     for _ in 0..snapshot.transports.len().max(1) {
+        call.restore();
         let mut args = PickArgs::new(call.path(), &call.headers, shared.ns(now), fastrand::u64(..));
         args.routing_key = call.routing_key.as_deref();
         let pick = match snapshot.picker.pick(&args) {

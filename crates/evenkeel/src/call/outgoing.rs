@@ -329,13 +329,14 @@ impl PumpWork {
         }
         while !self.ended {
             let next = poll_fn(|cx| {
-                if stream.poll_reset(cx).is_ready() {
-                    return Poll::Ready(Next::Broken);
-                }
                 if self.state.poll_committed(cx, self.kept.whole).is_ready() {
                     return Poll::Ready(Next::Committed);
                 }
-                Pin::new(&mut self.body).poll_frame(cx).map(Next::Frame)
+                if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+                    return Poll::Ready(Next::Frame(frame));
+                }
+                // While there is something to send, sending tells as well.
+                stream.poll_reset(cx).map(|_| Next::Broken)
             });
             match next.await {
                 Next::Broken => return Ok(()),
