@@ -8,6 +8,7 @@ mod feedback;
 mod head;
 mod outgoing;
 mod pinned;
+mod replay;
 mod request;
 mod response;
 mod retry;
@@ -29,6 +30,7 @@ use http::Response;
 use outgoing::Outgoing;
 use pin_project_lite::pin_project;
 pub(crate) use pinned::Pinned;
+pub(crate) use replay::ReplayAccount;
 use request::Call;
 pub use response::ResponseBody;
 use response::{Held, grpc_status};
@@ -102,7 +104,7 @@ impl CallFuture {
     pub(crate) fn new(channel: Channel, request: http::Request<RequestBody>) -> Self {
         let (mut parts, body) = request.into_parts();
         let mut ending = CallEnding::default();
-        let defaults = &channel.shared.defaults;
+        let defaults = &channel.shared().defaults;
         let call = ending.begin(&defaults.call_layers, &mut parts);
         let (call, refused) = match call.and_then(|()| Call::new(parts, defaults)) {
             Ok(call) => (Some(call), None),
@@ -139,7 +141,7 @@ impl CallFuture {
                         this.deadline.set(call.deadline().map(sleep_until));
                     }
                     if let Some(body) = this.body {
-                        body.read(cx, &this.channel.shared)?;
+                        body.read(cx, this.channel.shared())?;
                     }
                     *this.stage = Stage::Pick(Some(now));
                 }
@@ -189,7 +191,7 @@ impl CallFuture {
         let (Some(call), Some(body)) = (this.call.as_mut(), this.body.as_mut()) else {
             return Err(Status::internal("a call without its request"));
         };
-        let shared = &this.channel.shared;
+        let shared = this.channel.shared();
         let snapshot = shared.snapshot.load();
         if let Some(config) = snapshot.config.method(call.path())
             && call.configure(config)
@@ -282,7 +284,7 @@ impl CallFuture {
     /// Whether the retry policy repeats an attempt that ended with `code`. If so, the call waits.
     fn again(self: Pin<&mut Self>, code: u8, pushback: Pushback, slot: &StreamSlot) -> bool {
         let this = self.project();
-        let shared = &this.channel.shared;
+        let shared = this.channel.shared();
         let (Some(call), Some(body)) = (this.call.as_ref(), this.body.as_ref()) else {
             return false;
         };
@@ -321,10 +323,10 @@ impl CallFuture {
         if is_safe && this.body.as_ref().is_some_and(Outgoing::can_repeat) {
             attempt.feedback.finish(CallOutcome::NotSent);
             let event = Event::TransparentRetry { address: &transport.address };
-            this.channel.shared.recorder.record(&event);
+            this.channel.shared().recorder.record(&event);
             let is_counted = !matches!(lost, Lost::NeverWritten);
             *this.unprocessed += u32::from(is_counted);
-            this.channel.shared.counts.transparent_retry(is_counted);
+            this.channel.shared().counts.transparent_retry(is_counted);
             *this.stage = Stage::Pick(None);
             return Ok(());
         }
@@ -340,7 +342,7 @@ impl CallFuture {
     }
 
     fn deadline_exceeded(&self) -> Status {
-        let shared = &self.channel.shared;
+        let shared = self.channel.shared();
         let waited_for = match (&self.stage, &self.waiting) {
             (Stage::Sent(attempt), _) => failure::waiting_for(&attempt.slot.transport.address),
             (Stage::Backoff { .. }, _) => "while waiting to try again".to_owned(),
@@ -359,7 +361,7 @@ impl Future for CallFuture {
         if let Poll::Ready(result) = self.as_mut().poll_steps(cx) {
             let this = self.project();
             if result.is_err() && !matches!(this.stage, Stage::Done) {
-                this.channel.shared.counts.failed_unsent();
+                this.channel.shared().counts.failed_unsent();
             }
             *this.stage = Stage::Done;
             *this.waiting = None;
@@ -375,7 +377,7 @@ impl Future for CallFuture {
             let this = self.project();
             match std::mem::replace(this.stage, Stage::Done) {
                 Stage::Sent(mut attempt) => attempt.feedback.finish(CallOutcome::Failed),
-                _ => this.channel.shared.counts.failed_unsent(),
+                _ => this.channel.shared().counts.failed_unsent(),
             }
             this.ending.finish(status.code());
             return Poll::Ready(Err(status));
