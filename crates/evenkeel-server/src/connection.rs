@@ -64,7 +64,9 @@ impl Connection {
         let streams = Streams::new(self.reporter.clone(), self.settings.max_response_stall);
         let entry = self.view.enter(&info, &streams);
         let (socket, facts) = Socket::new(transport, &self.settings, &streams);
-        let service = CallService::new(self.routes.clone(), info, extensions, streams.clone());
+        let orca = self.settings.orca.as_ref();
+        let service =
+            CallService::new(self.routes.clone(), info, extensions, streams.clone(), orca);
         let mut connection = pin!(
             protocol(&self.settings, &streams).serve_connection(TokioIo::new(socket), service)
         );
