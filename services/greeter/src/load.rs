@@ -1,7 +1,7 @@
-//! The greeter's load, measured and not configured: calls and failures a second, CPU of the process,
-//! and how much of the capacity is at work. A capacity makes the greeter a queue with servers, as a
-//! backend with a pool of threads is: beyond it calls wait in line, and a backend at half speed gets
-//! slow the way a real one does.
+//! The greeter's load, measured and not configured: calls and failures a second, CPU of the
+//! process, and how much of the capacity is at work. A capacity makes the greeter a queue with
+//! servers, as a backend with a pool of threads is: beyond it calls wait in line, and a backend at
+//! half speed gets slow the way a real one does.
 
 use std::{
     collections::VecDeque,

@@ -89,6 +89,13 @@ impl ServerMetrics {
         self.shared.names.store(named.len(), Ordering::Relaxed);
     }
 
+    /// Stops reporting every value of [`Self::set_utilization`].
+    pub fn forget_utilizations(&self) {
+        let mut named = self.shared.named.write().unwrap_or_else(PoisonError::into_inner);
+        *named = Named::default();
+        self.shared.names.store(0, Ordering::Relaxed);
+    }
+
     /// How many values were ignored so far, here and by the calls' recorders: outside their range,
     /// or over the limits of names.
     #[must_use]

@@ -3,8 +3,8 @@
 //!
 //! Values have two sources. [`ServerMetrics`] are the whole server's: its owner sets them whenever
 //! they change. [`CallMetrics`] are one call's: its handler finds them in the request's extensions.
-//! They leave the server in two ways: in each call's trailers (`endpoint-load-metrics-bin`), where a
-//! call's own value takes the place of the server's, and out of band, as a stream of the server's
+//! They leave the server in two ways: in each call's trailers (`endpoint-load-metrics-bin`), where
+//! a call's own value takes the place of the server's, and out of band, as a stream of the server's
 //! values ([`Orca::out_of_band`]).
 //!
 //! ```
