@@ -35,7 +35,7 @@ const LEASE: Duration = Duration::from_secs(3);
 const LEASE_RENEWAL: Duration = Duration::from_secs(1);
 /// Without another initial event for so long, a streaming list is taken for one that the server
 /// does not know: it began a plain watch.
-const INITIAL_EVENT_WAIT: Duration = Duration::from_secs(10);
+const INITIAL_EVENT_WAIT: Duration = Duration::from_secs(5);
 /// A watch that the server should have ended is given up after this time.
 const WATCH_GRACE: Duration = Duration::from_secs(5);
 

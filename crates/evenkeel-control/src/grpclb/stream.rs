@@ -48,6 +48,8 @@ pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// Over which time the streams of a balancer that ends are ended, so that its clients do not turn
 /// to the others all at once.
 pub const DRAIN_SPREAD: Duration = Duration::from_secs(1);
+/// The part of that time in which none ends, so that GOAWAY is there before.
+const DRAIN_FIRST: f64 = 0.1;
 
 /// The response's body.
 pub(super) fn respond(
@@ -319,7 +321,7 @@ async fn ending(draining: &mut watch::Receiver<bool>, ends_at: &mut Option<Insta
     if ends_at.is_none() {
         // Its sender is in what the stream shares, so it can't fail.
         let _ = draining.wait_for(|draining| *draining).await;
-        *ends_at = Some(Instant::now() + DRAIN_SPREAD.mul_f64(fastrand::f64()));
+        *ends_at = Some(Instant::now() + DRAIN_SPREAD.mul_f64(fastrand::f64().max(DRAIN_FIRST)));
     }
     if let Some(at) = *ends_at {
         sleep_until(at).await;
