@@ -348,7 +348,9 @@ impl ChannelBuilder {
             config.policy.ok_or_else(|| BuildError::ServiceConfig("it names no policy".into()))?;
 
         let mut resolvers = self.resolvers;
-        resolvers.push(Arc::new(DnsResolverFactory::new(self.dns, seed)));
+        let dns = DnsResolverFactory::new(self.dns, seed);
+        let by_dns = default_policy.name() == "grpclb" && self.balancers.is_empty();
+        resolvers.push(Arc::new(if by_dns { dns.with_balancers() } else { dns }));
         resolvers.push(Arc::new(LiteralResolverFactory));
         resolvers.push(Arc::new(UnixResolverFactory));
         let schemes: Vec<&str> = resolvers.iter().flat_map(|r| r.schemes()).copied().collect();

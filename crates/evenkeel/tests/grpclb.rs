@@ -1,9 +1,14 @@
 //! `grpclb` over sockets, against a balancer that says what the test says: what calls meet, what
 //! they carry, and what the balancer hears of them.
 
+#[path = "../src/dns/tests/double.rs"]
+#[allow(dead_code, reason = "the resolver's own tests use the rest")]
+mod double;
 mod fixture;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use double::{Does, Double};
 
 use evenkeel::{Backoff, Channel, ChannelBuilder};
 use evenkeel_proto::grpc::lb::v1::ClientStats;
@@ -276,4 +281,53 @@ async fn without_its_policy_a_balancer_is_not_asked() {
     assert_eq!(call(&channel).await.unwrap(), own.address.to_string());
     channel.shutdown(Duration::from_secs(5)).await;
     lb.stop().await;
+}
+
+/// A zone in which the greeter has an address of its own, and its balancer is on this port.
+async fn zone(own: SocketAddr, lb: SocketAddr) -> Double {
+    let dns = Double::start().await;
+    dns.set("greeter.test.", Does::Has(60, vec![own.ip()]));
+    let service = (0, 0, lb.port(), "lb.test.");
+    dns.set("_grpclb._tcp.greeter.test.", Does::Services(60, vec![service]));
+    dns.set("lb.test.", Does::Has(60, vec![lb.ip()]));
+    dns
+}
+
+#[tokio::test]
+async fn srv_records_lead_to_the_balancer_for_whoever_configures_grpclb() {
+    let (own, lb) = (backend("127.0.0.1:0").await, Lookaside::start().await);
+    let one = backend("127.0.0.1:0").await;
+    let dns = zone(own.address, lb.address).await;
+    let target = format!("dns://{}/greeter.test:{}", dns.address, own.address.port());
+    let config = r#"{"loadBalancingConfig":[{"grpclb":{"childPolicy":[{"pick_first":{}}]}}]}"#;
+    let by_name = Channel::builder(&target).lb_policy("grpclb");
+    let by_config = Channel::builder(&target).service_config(config);
+    for builder in [by_name, by_config] {
+        let channel = builder.build().unwrap();
+        channel.connect();
+        let stream = lb.stream().await;
+        assert_eq!(stream.name, format!("greeter.test:{}", own.address.port()));
+        assert_eq!(stream.authority, "lb.test");
+        stream.list(&[Server(one.address, "t")]).await;
+        ready(&channel).await;
+        assert_eq!(call(&channel).await.unwrap(), format!("{} t", one.address));
+    }
+    let asked = dns.asked("SRV _grpclb._tcp.greeter.test. udp");
+    assert!(asked > 0);
+    let channel = Channel::builder(&target).build().unwrap();
+    assert_eq!(call(&channel).await.unwrap(), format!("{} ", own.address));
+    assert_eq!(dns.asked("SRV _grpclb._tcp.greeter.test. udp"), asked, "nobody else asks");
+}
+
+#[tokio::test]
+async fn a_name_without_srv_records_is_served_by_its_addresses() {
+    let (own, lb) = (backend("127.0.0.1:0").await, Lookaside::start().await);
+    let dns = zone(own.address, lb.address).await;
+    let nothing = Does::Code(hickory_resolver::proto::op::ResponseCode::NXDomain);
+    for does in [nothing, Does::Silence] {
+        dns.set("_grpclb._tcp.greeter.test.", does);
+        let target = format!("dns://{}/greeter.test:{}", dns.address, own.address.port());
+        let channel = Channel::builder(&target).lb_policy("grpclb").build().unwrap();
+        assert_eq!(call(&channel).await.unwrap(), format!("{} ", own.address));
+    }
 }

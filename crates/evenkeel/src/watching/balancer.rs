@@ -10,7 +10,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use evenkeel_core::{BalancerMessage, ClientStats, ServerEntry, WatchEvent, WatchMessage};
+use evenkeel_core::{
+    BalancerMessage, ClientStats, SECOND_NS, ServerEntry, WatchEvent, WatchMessage,
+};
 use evenkeel_proto::grpc::lb::v1::{
     ClientStats as WireStats, ClientStatsPerToken, InitialLoadBalanceRequest, LoadBalanceRequest,
     LoadBalanceResponse, load_balance_request::LoadBalanceRequestType as Request,
@@ -138,12 +140,14 @@ pub(super) fn start(
 fn event(message: LoadBalanceResponse) -> Option<WatchEvent> {
     let message = match message.load_balance_response_type? {
         Answer::InitialResponse(initial) => {
-            let interval = initial.client_stats_report_interval;
-            // A negative one is none, as 0 is.
-            let interval = interval.and_then(|interval| Duration::try_from(interval).ok());
-            let report_interval_ns = interval
-                .and_then(|interval| u64::try_from(interval.as_nanos()).ok())
-                .filter(|ns| *ns > 0);
+            let report_interval_ns = initial.client_stats_report_interval.and_then(|interval| {
+                // By hand: prost's own conversion overflows on what no duration is. A negative one
+                // is none, as 0 is.
+                let seconds = u64::try_from(interval.seconds).ok()?;
+                let nanos = u64::try_from(interval.nanos).ok()?;
+                let ns = seconds.checked_mul(SECOND_NS)?.checked_add(nanos)?;
+                (ns > 0).then_some(ns)
+            });
             BalancerMessage::Initial { report_interval_ns }
         }
         Answer::ServerList(list) => {
