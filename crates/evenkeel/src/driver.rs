@@ -11,8 +11,8 @@ use std::{
 };
 
 use evenkeel_core::{
-    Address, Backoff, ConnectivityState, Engine, EngineOptions, Output, Picker, PolicyConfig,
-    ResolverError, ResolverFactory, Status, SubchannelId, Target,
+    Address, Backoff, Balancer, Balancers, ConnectivityState, Engine, EngineOptions, Output,
+    Picker, PolicyConfig, ResolverError, ResolverFactory, Status, SubchannelId, Target,
     observe::{Event, Recorder},
 };
 use tokio::{
@@ -29,7 +29,7 @@ use crate::{
     idleness::Idleness,
     resolving::{Answer, Inbox},
     transport::{Connection, ConnectionEvent, End, EventKind, Transport, TransportOptions},
-    watching::Watches,
+    watching::{GOODBYE, Watches},
 };
 
 pub(crate) use watches::HealthOptions;
@@ -47,6 +47,10 @@ const USELESS_MAX: u32 = 2;
 /// What the builder knows and only the driver needs.
 pub(crate) struct DriverOptions {
     pub(crate) target: Target,
+    /// What balancers are asked for.
+    pub(crate) service_name: String,
+    /// Balancers given by hand; they go before the resolver's.
+    pub(crate) balancers: Arc<[Balancer]>,
     pub(crate) resolver: Arc<dyn ResolverFactory>,
     pub(crate) seed: u64,
     pub(crate) default_policy: PolicyConfig,
@@ -60,6 +64,15 @@ pub(crate) struct DriverOptions {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) recorder: Arc<dyn Recorder>,
     pub(crate) runtime: Handle,
+}
+
+impl DriverOptions {
+    fn balancers(&self, found: &Balancers) -> Balancers {
+        match self.balancers.is_empty() {
+            true => found.clone(),
+            false => Balancers::Found(self.balancers.clone()),
+        }
+    }
 }
 
 /// What a [`crate::Channel`] asks of its driver.
@@ -113,11 +126,12 @@ struct Driver {
 pub(crate) fn spawn(shared: Arc<Shared>, options: DriverOptions) -> mpsc::Sender<Command> {
     let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
     let (events, event_receiver) = mpsc::channel(EVENTS_MAX);
-    let engine = Engine::new(EngineOptions {
+    let mut engine = Engine::new(EngineOptions {
         seed: options.seed,
         backoff: options.backoff,
         default_policy: options.default_policy.clone(),
     });
+    engine.set_service_name(options.service_name.as_str());
     let runtime = options.runtime.clone();
     let call_config = options.call_config.clone();
     let idleness = Idleness::new(options.idle_timeout);
@@ -186,13 +200,14 @@ impl Driver {
     }
 
     /// The end: resolvers stop, connections drain until their last stream ends, or `grace` is over.
+    /// A balancer hears of the last calls when they are over, and has [`GOODBYE`] to take it.
     async fn close(
         mut self,
         done: Option<(Duration, oneshot::Sender<()>)>,
         mut events: mpsc::Receiver<ConnectionEvent>,
     ) {
         self.resolver_task.abort_all();
-        self.watches = Watches::default();
+        self.watches.stop_listening();
         let status = Status::unavailable("the channel was shut down");
         self.shared.close(&status);
         self.shared.board.close();
@@ -201,16 +216,32 @@ impl Driver {
         links.filter(|link| link.transport.is_none()).for_each(|link| link.task.abort());
         let Some((grace, tell)) = done else {
             // The connections end by themselves when their last stream does.
-            return self.connections.detach_all();
+            self.connections.detach_all();
+            drop(events);
+            self.last_words();
+            return self.watches.all_over().await;
         };
         // Ends with the last connection; unlike a point in time, `sleep` takes any length.
         let mut grace = std::pin::pin!(tokio::time::sleep(grace));
+        let mut talks = true;
         while !self.connections.is_empty() {
+            // Only the balancer's connection is left: all calls are over.
+            if talks && self.connections.len() <= self.watches.len() {
+                talks = false;
+                self.last_words();
+            }
+            let cut = *self.cut.borrow();
             tokio::select! {
                 _ = self.connections.join_next() => {}
                 Some(event) = events.recv() => record_end(&self.options, &self.addresses, &event),
-                () = &mut grace, if !*self.cut.borrow() => {
-                    self.cut.send_replace(true);
+                () = self.watches.all_over(), if self.watches.len() > 0 => {}
+                () = &mut grace, if !cut => {
+                    if std::mem::take(&mut talks) && self.watches.len() > 0 {
+                        self.last_words();
+                        grace.set(tokio::time::sleep(GOODBYE));
+                    } else {
+                        self.cut.send_replace(true);
+                    }
                 }
             }
         }
@@ -228,7 +259,9 @@ impl Driver {
                 Output::Connect { id, address } => self.connect(id, address),
                 Output::Disconnect { id } => self.disconnect(id),
                 Output::Watch { id, subchannel, watch } => self.watch(id, subchannel, watch),
+                Output::WatchSend { id, message } => self.watches.send(id, message),
                 Output::Unwatch { id } => self.watches.stop(id),
+                Output::Balancer(news) => self.balancer_news(&news),
                 Output::RequestResolution => self.inbox.request(),
                 Output::SubchannelState { id, address, state, error } => {
                     self.shared.board.subchannel(id, &address, state, error.as_ref());
@@ -325,6 +358,7 @@ impl Driver {
                 let config = update.service_config.as_deref();
                 self.engine.set_health_service(now, self.options.health.service(config));
                 let policy = config.and_then(|c| c.policy.as_ref());
+                self.engine.set_balancers(self.options.balancers(&update.balancers));
                 self.engine.resolver_update(now, &update.endpoints, policy);
                 self.shared.board.resolver_update(update.endpoints, config.is_some());
             }
@@ -358,6 +392,13 @@ impl Driver {
         if let Some(status) = self.back_off(id, &address) {
             return self.engine.connect_failed(self.shared.now_ns(), id, status);
         }
+        let secure = match self.secure_for(id) {
+            Ok(secure) => secure,
+            Err(reason) => {
+                let status = Status::unavailable(format!("cannot connect to {address}: {reason}"));
+                return self.engine.connect_failed(self.shared.now_ns(), id, status);
+            }
+        };
         let number = self.next_number;
         self.next_number += 1;
         self.addresses.insert(number, address.clone());
@@ -367,7 +408,7 @@ impl Driver {
             address,
             options: self.options.transport,
             connector: self.options.connector.clone(),
-            secure: self.options.secure.clone(),
+            secure,
             queue: self.shared.queue.clone(),
             events: self.events.clone(),
             cut: self.cut.subscribe(),
@@ -375,6 +416,15 @@ impl Driver {
         let task = self.connections.spawn_on(connection.run(), &self.options.runtime);
         let link = Link { number, generation: id.generation, task, transport: None };
         self.links.insert(id.index, link);
+    }
+
+    /// What secures a subchannel's connection: for a balancer, under its own name.
+    fn secure_for(&mut self, id: SubchannelId) -> Result<Option<Arc<dyn Secure>>, String> {
+        let Some(secure) = &self.options.secure else { return Ok(None) };
+        match self.engine.server_name(id) {
+            Some(name) => secure.named(&name).map(Some),
+            None => Ok(Some(secure.clone())),
+        }
     }
 
     fn disconnect(&mut self, id: SubchannelId) {

@@ -22,7 +22,9 @@ use std::{
 };
 
 use ending::CallEnding;
-use evenkeel_core::{CallOutcome, ConnectivityState, Pick, PickArgs, PickResult, observe::Event};
+use evenkeel_core::{
+    CallOutcome, ConnectivityState, Dropped, Pick, PickArgs, PickResult, observe::Event,
+};
 use failure::Lost;
 use feedback::Feedback;
 use h2::client::ResponseFuture;
@@ -415,23 +417,28 @@ fn pick(shared: &Shared, snapshot: &Snapshot, sending: Sending<'_>) -> Result<Pi
             PickResult::Fail(status) if call.wait_for_ready && !shared.is_closed() => {
                 return Ok(Picked::Wait(WaitFor::Picker(Some(status))));
             }
-            PickResult::Fail(status) | PickResult::Drop(status) => {
+            PickResult::Fail(status) => {
+                return Err(edge::status_of_target(&shared.target, &status));
+            }
+            PickResult::Drop(Dropped { status, category }) => {
+                shared.recorder.record(&Event::Dropped { category: &category });
                 return Err(edge::status_of_target(&shared.target, &status));
             }
         };
         let Pick { subchannel, metadata, on_complete } = pick;
         let mut feedback = Feedback::new(on_complete);
         let Some(transport) = snapshot.transport(subchannel) else {
-            feedback.finish(CallOutcome::NotSent);
+            feedback.finish(CallOutcome::Void);
             continue; // it just ended; the next snapshot is without it
         };
         let own = offered.take_if(|slot| Arc::ptr_eq(&slot.transport, transport));
         let Some(slot) = own.or_else(|| StreamSlot::take(transport)) else {
-            feedback.finish(CallOutcome::NotSent);
+            feedback.finish(CallOutcome::Void);
             wait_for = WaitFor::Slot;
             continue;
         };
         let mut request = call.attempt(metadata, retries, now);
+        feedback.start();
         let layers = &shared.defaults.attempt_layers;
         if !layers.is_empty() {
             let headers = request.headers_mut();

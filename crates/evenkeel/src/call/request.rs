@@ -7,7 +7,7 @@ use http::{
     Extensions, HeaderMap, HeaderName, HeaderValue, Request, Uri,
     header::{TE, USER_AGENT},
     request::Parts,
-    uri,
+    uri::{self, Authority},
 };
 use tokio::time::Instant;
 
@@ -70,6 +70,17 @@ impl Call {
             extensions,
             started: None,
         })
+    }
+
+    /// The same call under another `:authority`, if one is given.
+    pub(crate) fn with_authority(mut self, authority: Option<Authority>) -> Result<Self, Status> {
+        if let Some(authority) = authority {
+            let mut parts = mem::take(&mut self.uri).into_parts();
+            parts.authority = Some(authority);
+            self.uri = Uri::from_parts(parts)
+                .map_err(|e| Status::internal(format!("the request's path is not one: {e}")))?;
+        }
+        Ok(self)
     }
 
     /// From now on the deadline counts.
