@@ -121,6 +121,9 @@ pub struct ChannelBuilder {
     resolvers: Vec<Arc<dyn ResolverFactory>>,
     policies: PolicyRegistry,
     dns: DnsOptions,
+    /// Of the feature `kubernetes`.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) kubernetes: crate::kubernetes::KubernetesOptions,
     connector: Option<Arc<dyn Connector>>,
     disable_health_check: bool,
     /// Set by the feature `tls`.
@@ -150,6 +153,8 @@ impl ChannelBuilder {
             resolvers: Vec::new(),
             policies: PolicyRegistry::built_in(),
             dns: DnsOptions::default(),
+            #[cfg(feature = "kubernetes")]
+            kubernetes: Default::default(),
             connector: None,
             disable_health_check: false,
             secure: None,
@@ -339,6 +344,9 @@ impl ChannelBuilder {
         resolvers.push(Arc::new(DnsResolverFactory::new(self.dns, seed)));
         resolvers.push(Arc::new(LiteralResolverFactory));
         resolvers.push(Arc::new(UnixResolverFactory));
+        #[cfg(feature = "kubernetes")]
+        resolvers
+            .push(Arc::new(crate::kubernetes::KubernetesResolverFactory::new(self.kubernetes)));
         let schemes: Vec<&str> = resolvers.iter().flat_map(|r| r.schemes()).copied().collect();
         let target = Target::parse(&self.target, &schemes)?;
         let resolver =
