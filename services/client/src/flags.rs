@@ -6,7 +6,8 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use clap::{Parser, ValueEnum, builder::FalseyValueParser};
 use evenkeel::{
     Backoff, BuildError, Channel, ChannelBuilder, Keepalive,
-    core::{self, PolicyRegistry, ServiceConfig},
+    core::{self, Balancer, PolicyRegistry, ServiceConfig},
+    kubernetes::KubernetesOptions,
     tls::{ClientTls, Identity, Roots, TlsError},
 };
 use rustls::crypto::ring;
@@ -32,7 +33,7 @@ const KEEPALIVE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug, Parser)]
 #[command(name = "client", version)]
 pub struct Flags {
-    /// What to call: dns:///host:port, dns://server:port/host:port, ipv4:a:p,b:p, host:port
+    /// Target: dns:///host:port, kubernetes:///service.namespace:port, ipv4:a:p,b:p, host:port
     #[arg(
         long,
         env = "GREETER_SERVICE_TARGET",
@@ -40,6 +41,10 @@ pub struct Flags {
         default_value = "dns:///localhost:8000"
     )]
     pub target: String,
+
+    /// Zone of this client, for kubernetes: targets whose EndpointSlices have hints
+    #[arg(long, env = "GREETER_ZONE", hide_env_values = true, value_name = "ZONE")]
+    pub zone: Option<String>,
 
     /// Load balancing policy of the channel
     #[arg(
@@ -53,6 +58,16 @@ pub struct Flags {
     /// Service config as JSON; replaces --lb-policy
     #[arg(long, env = "GREETER_SERVICE_CONFIG", hide_env_values = true, value_name = "JSON")]
     pub service_config: Option<String>,
+
+    /// Balancers of the policy grpclb, tried in this order, instead of the target's SRV records
+    #[arg(
+        long,
+        env = "GREETER_BALANCERS",
+        hide_env_values = true,
+        value_name = "IP:PORT,…",
+        value_delimiter = ','
+    )]
+    pub balancers: Vec<SocketAddr>,
 
     /// Name in the request
     #[arg(long, default_value = "you")]
@@ -251,9 +266,13 @@ impl Flags {
     pub fn channel(&self) -> Result<ChannelBuilder, ConfigError> {
         let mut builder =
             Channel::builder(&self.target).user_agent("greeter-client").lb_policy(&self.lb_policy);
+        let zone = self.zone.clone();
+        builder = builder.kubernetes(KubernetesOptions { zone, ..KubernetesOptions::default() });
         if let Some(json) = &self.service_config {
             builder = builder.service_config(json);
         }
+        let balancer = |address: &SocketAddr| Balancer { address: (*address).into(), name: None };
+        builder = builder.balancers(self.balancers.iter().map(balancer));
         if let Some(time) = self.keepalive_time {
             let timeout = self.keepalive_timeout.unwrap_or(KEEPALIVE_TIMEOUT_DEFAULT);
             builder = builder
