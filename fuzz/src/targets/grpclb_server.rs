@@ -66,7 +66,7 @@ services:
 - name: b
   endpoints: []
 ";
-    Config::from_yaml(yaml, "fuzz", "default").expect("good")
+    Config::from_yaml(yaml, "fuzz", "default").expect("a good configuration")
 });
 
 /// An input of odd length leaves the request open.
@@ -79,7 +79,7 @@ async fn one_stream(input: &[u8]) -> String {
     let control = Control::new(NameRules::default(), CONFIG.clone());
     let mut grpclb = Grpclb::new(control.clone(), GrpclbSettings::default());
     let done = input.len().is_multiple_of(2);
-    let response = grpclb.call(request(input, done)).await.expect("infallible");
+    let response = grpclb.call(request(input, done)).await.expect("its error has no value");
     let (told, ended) = read(response.into_body()).await;
     assert!(ended.is_some() || !done, "a stream whose client is done stays open: {told:?}");
     assert!(ended.is_some() || !told.is_empty(), "a client that asked for nothing is waited for");
@@ -114,7 +114,7 @@ async fn read(mut body: Body) -> (Vec<&'static str>, Option<String>) {
             Ok(data) => data,
             Err(frame) => {
                 assert!(bytes.is_empty(), "trailers in the middle of a message");
-                let trailers = frame.into_trailers().expect("trailers");
+                let trailers = frame.into_trailers().expect("what is no data is trailers");
                 let status = tonic::Status::from_header_map(&trailers).expect("a status");
                 assert!(body.frame().await.is_none(), "something after the trailers");
                 let ended = format!("{:?} {}", status.code(), gist(status.message()));
