@@ -109,9 +109,8 @@ impl<'a> Stage<'a> {
             })
             .collect();
         let endpoints = endpoints.join(", ");
-        self.folder.write(&format!(
-            "services:\n- name: {name}\n  aliases: [{name}.test]\n  endpoints: [{endpoints}]\n{more}"
-        ))
+        let service = format!("- name: {name}\n  aliases: [{name}.test]");
+        self.folder.write(&format!("services:\n{service}\n  endpoints: [{endpoints}]\n{more}"))
     }
 
     async fn balancer(&self, number: u8) -> Result<Balancer, Error> {
@@ -163,7 +162,8 @@ impl<'a> Stage<'a> {
         let accounted = count(&stats["known_received"]) + count(&stats["failed_to_send"]) + dropped;
         Ok(json!({
             "impl": report["impl"], "calls": calls, "ok": ok, "fail": fail,
-            "by_backend": report["by_backend"], "share_1": share(1), "share_2": share(2), "share_3": share(3), "share_4": share(4),
+            "by_backend": report["by_backend"], "share_1": share(1), "share_2": share(2),
+            "share_3": share(3), "share_4": share(4),
             "dropped_percent": 100.0 * fail / calls,
             "reported_dropped_percent": 100.0 * dropped / started,
             "reports": stats["reports"], "reported_started": started,
