@@ -152,7 +152,7 @@ fn event(message: LoadBalanceResponse) -> Option<WatchEvent> {
         }
         Answer::ServerList(list) => {
             let entry = |server: evenkeel_proto::grpc::lb::v1::Server| ServerEntry {
-                address: server.ip_address.into(),
+                address: server.ip_address,
                 port: server.port,
                 token: server.load_balance_token,
                 drop: server.drop,
@@ -266,7 +266,7 @@ mod tests {
             wants(None)
         );
         let server = Server {
-            ip_address: vec![1, 2, 3].into(),
+            ip_address: vec![1, 2, 3],
             port: -7,
             load_balance_token: "t".into(),
             drop: true,
