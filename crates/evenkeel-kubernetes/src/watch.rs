@@ -36,6 +36,8 @@ const LEASE_RENEWAL: Duration = Duration::from_secs(1);
 /// Without another initial event for so long, a streaming list is taken for one that the server
 /// does not know: it began a plain watch.
 const INITIAL_EVENT_WAIT: Duration = Duration::from_secs(5);
+/// From a failure to the next try when a newcomer is waiting for it.
+const NEWCOMER_WAIT: Duration = Duration::from_secs(1);
 /// A watch that the server should have ended is given up after this time.
 const WATCH_GRACE: Duration = Duration::from_secs(5);
 
@@ -93,6 +95,8 @@ struct Inner {
     leases: u64,
     /// The next request waits until then.
     not_before: Instant,
+    /// When the last one ended.
+    attempted: Instant,
 }
 
 #[derive(Clone, Copy)]
@@ -113,7 +117,10 @@ impl Watch {
         let key = Key { cluster: cluster.settings().clone(), service };
         let mut entries = lock(&PROCESS);
         if let Some(shared) = entries.get(&key).and_then(Weak::upgrade) {
-            return Self { shared, seen: 0, work: None };
+            // An entry that is dropped here would want the lock.
+            drop(entries);
+            let seen = shared.joined();
+            return Self { shared, seen, work: None };
         }
         let inner = Inner {
             follower: Follower::new(key.service.clone(), cluster.server()),
@@ -123,6 +130,7 @@ impl Watch {
             lease: None,
             leases: 0,
             not_before: Instant::now(),
+            attempted: Instant::now(),
         };
         let shared = Arc::new(Shared {
             key: key.clone(),
@@ -229,8 +237,7 @@ impl Leader {
 
     async fn ask(&mut self) {
         loop {
-            let not_before = lock(&self.shared.state).not_before;
-            sleep_until(not_before).await;
+            self.shared.due().await;
             let Some(request) = self.inner(|inner| inner.follower.request(&mut inner.rng)) else {
                 return;
             };
@@ -390,7 +397,8 @@ impl Inner {
 
     fn ended(&mut self, shared: &Shared, request: &Request, ended: Ended) {
         let wait_ns = self.follower.ended(request, &ended, &mut self.rng);
-        self.not_before = Instant::now() + Duration::from_nanos(wait_ns);
+        self.attempted = Instant::now();
+        self.not_before = self.attempted + Duration::from_nanos(wait_ns);
         let error = match ended {
             // What is asked next tells whether something is wrong.
             Ended::InTime | Ended::NoInitialEventsEnd => return,
@@ -403,7 +411,8 @@ impl Inner {
             }
             Ended::Refused(Refusal { error, .. }) | Ended::Failed(error) => error,
         };
-        if self.error().is_some_and(|before| **before == error) {
+        let is_known = self.error().is_some_and(|before| **before == error);
+        if is_known && matches!(self.news, State::Good { .. }) {
             return;
         }
         if self.error().is_none_or(|before| before.kind != error.kind) {
@@ -425,6 +434,36 @@ fn log_recovery(shared: &Shared) {
 }
 
 impl Shared {
+    /// A newcomer that finds nothing but a failure is a reason to try again soon, and hears of
+    /// that, not of what was. Returns the version that it need not be told.
+    fn joined(&self) -> u64 {
+        let mut state = lock(&self.state);
+        if !matches!(state.news, State::Failed(_)) {
+            return 0;
+        }
+        state.not_before = state.not_before.min(state.attempted + NEWCOMER_WAIT);
+        let version = state.version;
+        drop(state);
+        self.changed.notify_waiters();
+        version
+    }
+
+    /// Waits until the next request may be made.
+    async fn due(&self) {
+        loop {
+            // Before the look at the state, so that no change after it is missed.
+            let changed = self.changed.notified();
+            let not_before = lock(&self.state).not_before;
+            if not_before <= Instant::now() {
+                return;
+            }
+            tokio::select! {
+                () = sleep_until(not_before) => {}
+                () = changed => {}
+            }
+        }
+    }
+
     /// False when somebody else leads by now.
     fn renew(&self, number: u64) -> bool {
         let mut state = lock(&self.state);

@@ -171,7 +171,7 @@ async fn a_leader_on_a_runtime_that_stands_still_is_replaced() {
     publish(&server, &[1]);
     let mut leader = join(&server);
     let (led, leads) = tokio::sync::oneshot::channel();
-    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
     let standing = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {

@@ -123,6 +123,9 @@ pub struct ChannelBuilder {
     policies: PolicyRegistry,
     balancers: Vec<Balancer>,
     dns: DnsOptions,
+    /// Of the feature `kubernetes`.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) kubernetes: crate::kubernetes::KubernetesOptions,
     connector: Option<Arc<dyn Connector>>,
     disable_health_check: bool,
     /// Set by the feature `tls`.
@@ -153,6 +156,8 @@ impl ChannelBuilder {
             policies: PolicyRegistry::built_in(),
             balancers: Vec::new(),
             dns: DnsOptions::default(),
+            #[cfg(feature = "kubernetes")]
+            kubernetes: Default::default(),
             connector: None,
             disable_health_check: false,
             secure: None,
@@ -353,6 +358,9 @@ impl ChannelBuilder {
         resolvers.push(Arc::new(if by_dns { dns.with_balancers() } else { dns }));
         resolvers.push(Arc::new(LiteralResolverFactory));
         resolvers.push(Arc::new(UnixResolverFactory));
+        #[cfg(feature = "kubernetes")]
+        resolvers
+            .push(Arc::new(crate::kubernetes::KubernetesResolverFactory::new(self.kubernetes)));
         let schemes: Vec<&str> = resolvers.iter().flat_map(|r| r.schemes()).copied().collect();
         let target = Target::parse(&self.target, &schemes)?;
         let resolver =

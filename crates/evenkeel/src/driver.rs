@@ -328,14 +328,11 @@ impl Driver {
     /// gRFC A9: without a call for a while the channel lets go of connections and resolver. A call
     /// that comes at this very moment is sent on a connection that drains, or wakes the channel.
     fn look_for_idleness(&mut self) {
-        let transports = self.links.values().filter_map(|link| link.transport.as_ref());
-        let (mut sent, mut open) = (0, 0);
-        for transport in transports {
-            sent += u64::from(transport.seen.calls_sent());
-            open += transport.seen.calls_open();
-        }
-        let busy = open > 0 || self.shared.waiting.load(Ordering::Relaxed) > 0;
-        let idle = self.idleness.look(Instant::now(), (self.next_number, sent), busy);
+        let links = || self.links.values().filter_map(|link| Some(&link.transport.as_ref()?.seen));
+        let sent = links().map(|seen| u64::from(seen.calls_sent())).sum();
+        let is_open = links().any(|seen| seen.calls_open() > 0);
+        let busy = is_open || self.shared.waiting.load(Ordering::Relaxed) > 0;
+        let idle = self.idleness.look(Instant::now(), sent, busy);
         self.shared.board.quiet_since(self.idleness.quiet_since());
         if idle {
             self.resolver_task.abort_all();
@@ -432,7 +429,7 @@ impl Driver {
 
     fn disconnect(&mut self, id: SubchannelId) {
         self.useless.remove(&id.index);
-        let Some(link) = self.links.remove(&id.index) else { return };
+        let Some(link) = self.unlink(id) else { return };
         if link.transport.is_some() {
             // It drains: the connection ends when no snapshot and no call has it any more.
             self.links_changed = true;
@@ -441,6 +438,12 @@ impl Driver {
             self.addresses.remove(&link.number);
             link.task.abort();
         }
+    }
+
+    fn unlink(&mut self, id: SubchannelId) -> Option<Link> {
+        let link = self.links.remove(&id.index)?;
+        self.idleness.let_go(link.transport.as_ref().map_or(0, |t| t.seen.calls_sent()));
+        Some(link)
     }
 
     fn connection_event(&mut self, event: ConnectionEvent) {
@@ -464,11 +467,11 @@ impl Driver {
                 self.engine.connected(now, id);
             }
             EventKind::Failed(status) => {
-                self.links.remove(&id.index);
+                self.unlink(id);
                 self.engine.connect_failed(now, id, status);
             }
             EventKind::Draining { end } | EventKind::Closed { end, .. } => {
-                self.links.remove(&id.index);
+                self.unlink(id);
                 self.links_changed = true;
                 self.note_use(id, end);
                 self.engine.disconnected(now, id);

@@ -4,7 +4,10 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -72,6 +75,7 @@ pub(crate) struct Shared {
     seen: Mutex<Vec<Seen>>,
     /// Every connection ends.
     breaking: Notify,
+    connections: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -96,6 +100,7 @@ impl ApiServer {
             settings: Mutex::default(),
             seen: Mutex::default(),
             breaking: Notify::new(),
+            connections: AtomicUsize::new(0),
         });
         let mut server = Self { shared, address, accepting: None };
         server.accept(listener);
@@ -111,12 +116,21 @@ impl ApiServer {
     pub fn kubeconfig(&self) -> String {
         let token = lock(&self.shared.settings).token.clone();
         let user = token.map_or("{}".to_owned(), |token| format!("{{token: {token:?}}}"));
-        format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: double\ncontexts:\n- name: double\n  \
-             context: {{cluster: double, user: double, namespace: default}}\nclusters:\n- name: \
-             double\n  cluster: {{server: \"http://{}\"}}\nusers:\n- name: double\n  user: {user}\n",
-            self.address
-        )
+        let lines = [
+            "apiVersion: v1".to_owned(),
+            "kind: Config".to_owned(),
+            "current-context: double".to_owned(),
+            "contexts:".to_owned(),
+            "- name: double".to_owned(),
+            "  context: {cluster: double, user: double, namespace: default}".to_owned(),
+            "clusters:".to_owned(),
+            "- name: double".to_owned(),
+            format!("  cluster: {{server: \"http://{}\"}}", self.address),
+            "users:".to_owned(),
+            "- name: double".to_owned(),
+            format!("  user: {user}"),
+        ];
+        lines.join("\n") + "\n"
     }
 
     /// Creates or replaces a slice, past any fault.
@@ -188,6 +202,11 @@ impl ApiServer {
         lock(&self.shared.seen).clone()
     }
 
+    /// How many connections there are now.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+
     /// How many requests of this kind there were.
     pub fn count(&self, kind: Kind) -> usize {
         lock(&self.shared.seen).iter().filter(|seen| seen.kind == kind).count()
@@ -257,7 +276,18 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
+/// Counts a connection while it lives.
+struct Counted(Arc<Shared>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 async fn serve(socket: TcpStream, shared: Arc<Shared>) {
+    shared.connections.fetch_add(1, Ordering::Relaxed);
+    let _counted = Counted(shared.clone());
     socket.set_nodelay(true).ok();
     let breaking = shared.clone();
     let service = service_fn(|request| respond(shared.clone(), request));

@@ -37,9 +37,24 @@ fn certificate() -> String {
 
 fn kubeconfig(cluster: &str, user: &str) -> String {
     format!(
-        "apiVersion: v1\nkind: Config\ncurrent-context: here\npreferences: {{}}\ncontexts:\n- name: \
-         here\n  context:\n    cluster: c\n    user: u\n    namespace: shop\nclusters:\n- name: c\n  \
-         cluster:\n    {cluster}\nusers:\n- name: u\n  user: {user}\n"
+        "apiVersion: v1
+kind: Config
+current-context: here
+preferences: {{}}
+contexts:
+- name: here
+  context:
+    cluster: c
+    user: u
+    namespace: shop
+clusters:
+- name: c
+  cluster:
+    {cluster}
+users:
+- name: u
+  user: {user}
+"
     )
 }
 
