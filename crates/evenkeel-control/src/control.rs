@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::{
     config::{Config, Limits, ServiceConfig},
-    grpclb::{ClientTotals, EncodedList, Slots, drop_token},
+    grpclb::{ClientTotals, EncodedList, Ring, Slots, drop_token},
     key::ServiceKey,
     merge::{Change, Merge},
     names::{NameError, NameRules, Names},
@@ -74,8 +74,8 @@ pub(crate) struct Service {
     pub(crate) key: ServiceKey,
     merge: Mutex<Merge>,
     published: watch::Sender<Published>,
-    /// Of the newest snapshot that a client wanted.
-    list: Mutex<Option<(u64, Arc<EncodedList>)>>,
+    list: Newest<EncodedList>,
+    ring: Newest<Ring>,
     pub(crate) totals: Mutex<ClientTotals>,
     pub(crate) slots: Mutex<Slots>,
     pub(crate) streams: AtomicUsize,
@@ -277,7 +277,8 @@ impl Service {
             merge: Mutex::new(Merge::new(key.clone())),
             key,
             published: watch::Sender::new(Published::Pending),
-            list: Mutex::default(),
+            list: Newest::default(),
+            ring: Newest::default(),
             totals: Mutex::default(),
             slots: Mutex::default(),
             streams: AtomicUsize::new(0),
@@ -322,21 +323,17 @@ impl Service {
         self.merge().left_out()
     }
 
-    /// The list of a snapshot, encoded by the first who wants it.
+    /// The list of a snapshot for clients that get all of it.
     pub(crate) fn list(&self, snapshot: &Snapshot) -> Arc<EncodedList> {
-        let mut list = lock(&self.list);
-        match &*list {
-            Some((version, encoded)) if *version == snapshot.version => encoded.clone(),
-            newest => {
-                let serving: Vec<_> = snapshot.serving().collect();
-                let encoded = Arc::new(EncodedList::new(&serving, &snapshot.policy.drops));
-                // A reader that is late does not push the newer list out.
-                if newest.as_ref().is_none_or(|(version, _)| *version < snapshot.version) {
-                    *list = Some((snapshot.version, encoded.clone()));
-                }
-                encoded
-            }
-        }
+        self.list.get(snapshot, || {
+            let serving: Vec<_> = snapshot.serving().collect();
+            EncodedList::new(&serving, &snapshot.policy.drops)
+        })
+    }
+
+    /// The order of a snapshot's endpoints for clients that get a part of it.
+    pub(crate) fn ring(&self, snapshot: &Snapshot) -> Arc<Ring> {
+        self.ring.get(snapshot, || Ring::new(snapshot.serving().cloned().collect()))
     }
 
     /// What clients reported so far.
@@ -347,6 +344,32 @@ impl Service {
     /// Streams that are open.
     pub(crate) fn open_streams(&self) -> usize {
         self.streams.load(Ordering::Relaxed)
+    }
+}
+
+/// What is made of the newest snapshot that a client wanted, by the first who wants it.
+struct Newest<T>(Mutex<Option<(u64, Arc<T>)>>);
+
+impl<T> Default for Newest<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Newest<T> {
+    fn get(&self, snapshot: &Snapshot, make: impl FnOnce() -> T) -> Arc<T> {
+        let mut newest = lock(&self.0);
+        match &*newest {
+            Some((version, made)) if *version == snapshot.version => made.clone(),
+            other => {
+                let made = Arc::new(make());
+                // A reader that is late does not push the newer one out.
+                if other.as_ref().is_none_or(|(version, _)| *version < snapshot.version) {
+                    *newest = Some((snapshot.version, made.clone()));
+                }
+                made
+            }
+        }
     }
 }
 

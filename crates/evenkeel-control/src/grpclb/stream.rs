@@ -31,7 +31,6 @@ use super::{
     rate::{Bucket, Pace},
     service::{Peer, Permit, Shared},
     slots::rotation,
-    subset,
 };
 use crate::{
     control::{Service, lock},
@@ -298,11 +297,11 @@ impl Client {
 
     fn list(&self, snapshot: &Snapshot) -> Arc<EncodedList> {
         let Some(size) = snapshot.policy.subset else { return self.service.list(snapshot) };
-        let serving: Vec<_> = snapshot.serving().collect();
-        if serving.len() <= size {
+        if snapshot.serving().count() <= size {
             return self.service.list(snapshot);
         }
-        let own = subset::choose(&serving, size, self.slot);
+        let ring = self.service.ring(snapshot);
+        let own = ring.window(size, self.slot);
         Arc::new(EncodedList::new(&own, &snapshot.policy.drops))
     }
 }
