@@ -18,8 +18,8 @@ use std::{
 };
 
 use crate::{
-    Address, Backoff, ConnectivityState, Ctx, Endpoint, Input, LbPolicy, Nanos, Picker,
-    PolicyConfig, ResolverError, Status, SubchannelId, Watch, WatchId,
+    Address, Backoff, BalancerNews, Balancers, ConnectivityState, Ctx, Endpoint, Input, LbPolicy,
+    Nanos, Picker, PolicyConfig, ResolverError, Status, SubchannelId, Watch, WatchId, WatchMessage,
     picker::{FailPicker, QueuePicker},
     policies::switch::Switch,
     policy::Owned,
@@ -63,7 +63,15 @@ pub enum Output {
         /// What to ask the server.
         watch: Watch,
     },
-    /// Nobody wants this watch any more, or its subchannel's connection drains: cancel its stream.
+    /// Say this on a watch's stream; without effect when that has ended.
+    WatchSend {
+        /// The watch.
+        id: WatchId,
+        /// What to say.
+        message: WatchMessage,
+    },
+    /// Nobody wants this watch any more, or its subchannel's connection drains: end its stream. One
+    /// on which we talk ends after what was said.
     Unwatch {
         /// The watch, which may have ended already.
         id: WatchId,
@@ -90,6 +98,8 @@ pub enum Output {
         /// Why, when it is TRANSIENT_FAILURE.
         error: Option<Status>,
     },
+    /// For observers only: what became of the balancer.
+    Balancer(BalancerNews),
     /// The channel's new state and picker.
     Publish {
         /// The state.
@@ -127,11 +137,15 @@ pub(crate) struct Effects {
     next_watch: u64,
     /// The service of health checks; `None`: no subchannel is checked.
     health_service: Option<Arc<str>>,
+    /// What the resolver knows of balancers.
+    pub(crate) balancers: Balancers,
+    /// The name by which balancers know what this channel wants.
+    pub(crate) service_name: Arc<str>,
 }
 
 impl Effects {
-    pub(crate) fn create(&mut self, address: Address) -> SubchannelId {
-        let subchannel = Some(Subchannel::new(address));
+    pub(crate) fn create(&mut self, address: Address, name: Option<Arc<str>>) -> SubchannelId {
+        let subchannel = Some(Subchannel::new(address, name));
         match self.free.pop() {
             Some(index) => {
                 let slot = &mut self.slots[index as usize];
@@ -157,6 +171,10 @@ impl Effects {
             self.outputs.push_back(Output::Connect { id, address });
             self.changed(id);
         }
+    }
+
+    pub(crate) fn tell(&mut self, news: BalancerNews) {
+        self.outputs.push_back(Output::Balancer(news));
     }
 
     pub(crate) fn shutdown(&mut self, id: SubchannelId) {
@@ -216,6 +234,8 @@ impl Engine {
                 watches: BTreeMap::new(),
                 next_watch: 0,
                 health_service: None,
+                balancers: Balancers::None,
+                service_name: "".into(),
             },
             root: Switch::default(),
             default_policy: options.default_policy,
@@ -241,6 +261,23 @@ impl Engine {
         self.started = false;
         self.effects.request_resolution = false;
         self.effects.publish = true;
+    }
+
+    /// The channel ends: policies say what they still have to say to balancers, and everything is
+    /// let go of. What is put out then is the last.
+    pub fn shutdown(&mut self, now: Nanos) {
+        self.root.clear(&mut Ctx { effects: &mut self.effects, now });
+        self.effects.owned.clear();
+    }
+
+    /// The name by which balancers know what this channel wants, e.g. `greeter.default:8000`.
+    pub fn set_service_name(&mut self, name: impl Into<Arc<str>>) {
+        self.effects.service_name = name.into();
+    }
+
+    /// What the resolver knows of balancers; it counts from the next [`Engine::resolver_update`].
+    pub fn set_balancers(&mut self, balancers: Balancers) {
+        self.effects.balancers = balancers;
     }
 
     /// The resolver's complete answer, and the policy that its service config names.
@@ -347,6 +384,11 @@ impl Engine {
     /// The address of a subchannel that still exists.
     pub fn address(&mut self, id: SubchannelId) -> Option<Address> {
         self.effects.get(id).map(|s| s.address.clone())
+    }
+
+    /// The server's own name, of a subchannel whose server is not the channel's: a balancer.
+    pub fn server_name(&mut self, id: SubchannelId) -> Option<Arc<str>> {
+        self.effects.get(id).and_then(|s| s.server_name.clone())
     }
 
     /// The name of the policy that calls are picked by; `None` before the first resolver update.

@@ -110,6 +110,8 @@ impl Health {
                 }
                 Again::Never
             }
+            // Of another kind of stream.
+            WatchEvent::Balancer(_) => Again::Never,
             WatchEvent::Ended(status) => {
                 self.watch = None;
                 if status.code == Code::Unimplemented {

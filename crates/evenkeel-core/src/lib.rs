@@ -32,15 +32,22 @@ pub use backoff::Backoff;
 pub use connectivity::ConnectivityState;
 pub use endpoint::{Address, Attributes, Endpoint};
 pub use engine::{Engine, EngineOptions, Output};
-pub use picker::{CallOutcome, CallSink, Pick, PickArgs, PickResult, Picker};
+pub use picker::{CallOutcome, CallSink, Dropped, Pick, PickArgs, PickResult, Picker};
+pub use policies::grpclb::BalancerNews;
 pub use policy::{Ctx, Input, LbPolicy, PolicyConfig, PolicyFactory, PolicyRegistry};
-pub use resolver::{ResolverError, ResolverFactory, ResolverSink, ResolverTask, ResolverUpdate};
+pub use resolver::{
+    BALANCERS_MAX, Balancer, Balancers, ResolverError, ResolverFactory, ResolverSink, ResolverTask,
+    ResolverUpdate,
+};
 pub use service_config::{ConfigError, ServiceConfig};
 pub use status::{Code, Status};
 pub use subchannel::SubchannelId;
 pub use target::{Target, TargetError};
 pub use timers::TimerId;
-pub use watch::{ServingStatus, Watch, WatchEvent, WatchId};
+pub use watch::{
+    BalancerMessage, ClientStats, ServerEntry, ServingStatus, Watch, WatchEvent, WatchId,
+    WatchMessage,
+};
 
 /// A point in time or a length of it, in nanoseconds; points count from the channel's epoch.
 pub type Nanos = u64;

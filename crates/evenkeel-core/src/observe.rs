@@ -1,7 +1,7 @@
 //! What a channel tells about itself. Core defines the events; who counts, logs or traces them
 //! implements [`Recorder`] (evenkeel-telemetry, the services, a test).
 
-use crate::{Address, ConnectivityState, Status};
+use crate::{Address, BalancerNews, ConnectivityState, Status};
 
 /// Something that happened in a channel. Times are the receiver's own clock's.
 #[derive(Debug)]
@@ -49,6 +49,13 @@ pub enum Event<'a> {
         /// Calls that were open on it at that moment; they may have failed.
         streams_open: u64,
     },
+    /// A call was dropped: a balancer or another policy decided so.
+    Dropped {
+        /// What drops of this kind are counted by, e.g. the balancer's token; may be empty.
+        category: &'a str,
+    },
+    /// What became of the channel's balancer (`grpclb`).
+    Balancer(&'a BalancerNews),
     /// An attempt was sent again on another stream because the server never processed it (A6).
     TransparentRetry {
         /// The address of the attempt that was lost.

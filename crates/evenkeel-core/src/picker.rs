@@ -41,11 +41,19 @@ pub enum CallOutcome {
     Cancelled,
     /// It never reached the server.
     NotSent,
+    /// It was no attempt: the connection had no stream left or had just ended, and the call picks
+    /// again. It never began.
+    Void,
 }
 
 /// Receives the end of each attempt that a picker asked to hear of: exactly once, on the caller's
 /// task. It must not block and should touch atomics only.
 pub trait CallSink: Send + Sync {
+    /// The attempt with this token is about to be sent; never told of a [`CallOutcome::Void`] one.
+    fn begin(&self, token: u64) {
+        let _ = token;
+    }
+
     /// The attempt with this token ended.
     fn complete(&self, token: u64, outcome: CallOutcome);
 }
@@ -76,7 +84,23 @@ pub enum PickResult {
     /// Fail with this status, unless the call waits for ready.
     Fail(Status),
     /// Fail with this status, even if the call waits for ready.
-    Drop(Status),
+    Drop(Dropped),
+}
+
+/// A call that is to fail because somebody decided so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// What the call fails with.
+    pub status: Status,
+    /// Under which name drops of this kind are counted: a balancer's token, say; may be empty.
+    pub category: Arc<str>,
+}
+
+impl From<Status> for Dropped {
+    /// A drop without a category.
+    fn from(status: Status) -> Self {
+        Self { status, category: "".into() }
+    }
 }
 
 /// A policy's decision at one moment. It is shared by all calls and replaced, never changed.

@@ -10,8 +10,9 @@ use std::{any::Any, collections::BTreeMap, fmt, sync::Arc};
 use serde_json::Value;
 
 use crate::{
-    Address, ConfigError, ConnectivityState, Endpoint, Nanos, Picker, ResolverError, Status,
-    SubchannelId, TimerId, Watch, WatchEvent, WatchId, engine::Effects,
+    Address, BalancerNews, Balancers, ConfigError, ConnectivityState, Endpoint, Nanos, Picker,
+    ResolverError, Status, SubchannelId, TimerId, Watch, WatchEvent, WatchId, WatchMessage,
+    engine::Effects,
 };
 
 /// What happens to a policy.
@@ -57,6 +58,9 @@ pub enum Input<'a> {
     Timer(TimerId),
     /// A call or the user wants the channel to connect; also what a parent tells an IDLE child.
     ExitIdle,
+    /// The policy is about to be dropped: time for a last word on its watches, which end then like
+    /// everything else of it. A parent passes it on if its children can have something to say.
+    Shutdown,
 }
 
 /// A load-balancing policy.
@@ -143,6 +147,7 @@ impl PolicyRegistry {
     /// All policies of this crate.
     pub fn built_in() -> Self {
         let mut registry = Self::default();
+        registry.register(Arc::new(crate::policies::grpclb::Factory));
         registry.register(Arc::new(crate::policies::pick_first::Factory));
         registry.register(Arc::new(crate::policies::round_robin::Factory));
         registry
@@ -204,7 +209,19 @@ impl Ctx<'_> {
 
     /// Makes an IDLE subchannel.
     pub fn create_subchannel(&mut self, address: Address) -> SubchannelId {
-        let id = self.effects.create(address);
+        let id = self.effects.create(address, None);
+        self.effects.owned.push(Owned::Subchannel(id));
+        id
+    }
+
+    /// Makes an IDLE subchannel to a server with a name of its own, which is no backend: TLS asks
+    /// for that name. `None`: the channel's.
+    pub fn create_named_subchannel(
+        &mut self,
+        address: Address,
+        name: Option<Arc<str>>,
+    ) -> SubchannelId {
+        let id = self.effects.create(address, name);
         self.effects.owned.push(Owned::Subchannel(id));
         id
     }
@@ -239,7 +256,12 @@ impl Ctx<'_> {
         id
     }
 
-    /// Cancels a watch's stream; no further event of it comes.
+    /// Says something on a watch that runs; without effect on one that has ended.
+    pub fn send(&mut self, id: WatchId, message: WatchMessage) {
+        self.effects.send(id, message);
+    }
+
+    /// Ends a watch's stream, after what was said on it; no further event of it comes.
     pub fn unwatch(&mut self, id: WatchId) {
         if self.effects.unwatch(id) {
             self.effects.owned.push(Owned::WatchGone(id));
@@ -251,6 +273,22 @@ impl Ctx<'_> {
     pub fn backoff_ns(&mut self, failures: u32) -> Nanos {
         let Effects { backoff, rng, .. } = &mut *self.effects;
         backoff.wait_ns(failures, rng)
+    }
+
+    /// What the resolver knows of balancers. It may have changed with each
+    /// [`Input::ResolverUpdate`].
+    pub fn balancers(&self) -> Balancers {
+        self.effects.balancers.clone()
+    }
+
+    /// The name by which balancers know what this channel wants, e.g. `greeter.default:8000`.
+    pub fn service_name(&self) -> Arc<str> {
+        self.effects.service_name.clone()
+    }
+
+    /// Tells observers what became of a balancer.
+    pub fn tell(&mut self, news: BalancerNews) {
+        self.effects.tell(news);
     }
 
     /// Asks the resolver to look again.

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use crate::{Endpoint, ServiceConfig, Status, Target, TargetError};
+use crate::{Address, Endpoint, ServiceConfig, Status, Target, TargetError};
 
 /// The endpoints that a resolver found, all of them: each update replaces the one before.
 #[derive(Clone, Debug, Default)]
@@ -18,12 +18,41 @@ pub struct ResolverUpdate {
     pub endpoints: Vec<Endpoint>,
     /// The service config that the name system publishes, if any; it goes before the channel's own.
     pub service_config: Option<Arc<ServiceConfig>>,
+    /// Where the balancers are that know better backends, in the order of preference; only
+    /// `grpclb` uses them.
+    pub balancers: Balancers,
+}
+
+/// What a resolver knows of balancers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Balancers {
+    /// There are none, or nobody asked for them.
+    #[default]
+    None,
+    /// They are being looked up: another update tells, with or without them.
+    Pending,
+    /// These, in the order in which they are tried; at most [`BALANCERS_MAX`] are used.
+    Found(Arc<[Balancer]>),
+}
+
+/// The balancers that are tried at most; those behind them are ignored.
+pub const BALANCERS_MAX: usize = 64;
+
+/// One address of a balancer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Balancer {
+    /// Where it is.
+    pub address: Address,
+    /// Its own name: the `:authority` of its streams, and what its certificate has to say. `None`:
+    /// that of the channel.
+    pub name: Option<Arc<str>>,
 }
 
 impl ResolverUpdate {
     /// An update with endpoints and nothing else.
     pub fn new(endpoints: Vec<Endpoint>) -> Self {
-        Self { endpoints, service_config: None }
+        Self { endpoints, service_config: None, balancers: Balancers::None }
     }
 }
 

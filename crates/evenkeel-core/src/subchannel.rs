@@ -11,6 +11,8 @@
 //!
 //! The machine knows nothing of sockets: the channel's transport tells it what happened.
 
+use std::sync::Arc;
+
 use crate::{Address, Backoff, ConnectivityState, Nanos, Status, TimerId, WatchId, health::Health};
 
 /// Names a subchannel. The index is reused when it is gone, the generation is not, so a late event
@@ -25,6 +27,8 @@ pub struct SubchannelId {
 
 pub(crate) struct Subchannel {
     pub(crate) address: Address,
+    /// The server's own name, where it is not the channel's.
+    pub(crate) server_name: Option<Arc<str>>,
     pub(crate) state: ConnectivityState,
     pub(crate) last_error: Option<Status>,
     pub(crate) backoff_timer: Option<TimerId>,
@@ -37,9 +41,10 @@ pub(crate) struct Subchannel {
 }
 
 impl Subchannel {
-    pub(crate) fn new(address: Address) -> Self {
+    pub(crate) fn new(address: Address, server_name: Option<Arc<str>>) -> Self {
         Self {
             address,
+            server_name,
             state: ConnectivityState::Idle,
             last_error: None,
             backoff_timer: None,

@@ -13,9 +13,10 @@ use std::{
 use http::HeaderMap;
 
 use crate::{
-    Address, Backoff, Code, ConnectivityState, Endpoint, Engine, EngineOptions, MILLISECOND_NS,
-    Nanos, Output, PickArgs, PickResult, Picker, PolicyConfig, PolicyRegistry, ResolverError,
-    ServiceConfig, ServingStatus, Status, SubchannelId, Watch, WatchEvent, WatchId,
+    Address, Backoff, BalancerNews, Code, ConnectivityState, Endpoint, Engine, EngineOptions,
+    MILLISECOND_NS, Nanos, Output, PickArgs, PickResult, Picker, PolicyConfig, PolicyRegistry,
+    ResolverError, ServiceConfig, ServingStatus, Status, SubchannelId, Watch, WatchEvent, WatchId,
+    WatchMessage,
 };
 
 /// How long a backend that is up takes to answer, and one that refuses to refuse.
@@ -130,6 +131,9 @@ pub(crate) struct Fleet {
     renames: bool,
     health: Vec<String>,
     log: Vec<String>,
+    /// What was said on watches.
+    pub(crate) sent: Vec<(WatchId, WatchMessage)>,
+    pub(crate) news: Vec<BalancerNews>,
 }
 
 impl Fleet {
@@ -162,6 +166,8 @@ impl Fleet {
             renames: false,
             health: Vec::new(),
             log: Vec::new(),
+            sent: Vec::new(),
+            news: Vec::new(),
         }
     }
 
@@ -235,6 +241,11 @@ impl Fleet {
     /// The ids of the watches that run.
     pub(crate) fn running(&self) -> impl Iterator<Item = WatchId> {
         self.watches.keys().copied()
+    }
+
+    /// A watch's stream has ended: its end is told by the caller.
+    pub(crate) fn forget_watch(&mut self, id: WatchId) {
+        self.watches.remove(&id);
     }
 
     fn answer_watch(&mut self, id: WatchId) {
@@ -341,6 +352,8 @@ impl Fleet {
                 Output::Disconnect { id } => self.forget(id),
                 Output::Watch { id, subchannel, watch } => self.watch(id, subchannel, watch),
                 Output::Unwatch { id } => drop(self.watches.remove(&id)),
+                Output::WatchSend { id, message } => self.sent.push((id, message)),
+                Output::Balancer(news) => self.news.push(news),
                 Output::SubchannelHealth { address, state, error } => {
                     self.health.push(format!("{address} {state} {error:?}"));
                 }
@@ -370,10 +383,11 @@ impl Fleet {
         let is_first = self.watches.values().all(|w| w.subchannel != subchannel);
         assert!(is_first, "two watches of one kind on {subchannel:?}");
         self.streams += 1;
-        if !self.renames {
+        let is_check = matches!(watch, Watch::Health { .. });
+        if is_check && !self.renames {
             self.healthy.remove(&subchannel);
         }
-        let answer_at = Some(self.now + ANSWER_NS);
+        let answer_at = is_check.then_some(self.now + ANSWER_NS);
         self.watches.insert(id, Watching { subchannel, watch, answer_at });
     }
 
@@ -421,9 +435,14 @@ impl Fleet {
         std::mem::take(&mut self.health)
     }
 
-    /// A pick on the picker that was published last.
+    /// The picker that was published last.
+    pub(crate) fn picker(&self) -> &Arc<dyn Picker> {
+        self.picker.as_ref().expect("a picker was published")
+    }
+
+    /// A pick on it.
     pub(crate) fn pick(&self) -> Picked {
-        let picker = self.picker.as_ref().expect("a picker was published");
+        let picker = self.picker();
         let headers = HeaderMap::new();
         match picker.pick(&PickArgs::new("/service/method", &headers, self.now, 0)) {
             PickResult::Complete(pick) => match self.connected.get(&pick.subchannel) {
@@ -436,7 +455,7 @@ impl Fleet {
             },
             PickResult::Queue => Picked::Queue,
             PickResult::Fail(status) => Picked::Fail(status),
-            PickResult::Drop(status) => Picked::Drop(status),
+            PickResult::Drop(dropped) => Picked::Drop(dropped.status),
         }
     }
 

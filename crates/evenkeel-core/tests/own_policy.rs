@@ -249,7 +249,7 @@ fn a_bad_setting_of_a_nested_policy_is_found() {
     let here = "loadBalancingConfig[0].tagging.childPolicy[0].pick_first.shuffleAddressList";
     assert_eq!(error.to_string(), format!("{here}: expected true or false, got 1"));
     let error = child(json!([{ "least_request": {} }])).unwrap_err();
-    assert!(error.to_string().contains("a policy among pick_first, round_robin, tagging"));
+    assert!(error.to_string().contains("a policy among grpclb, pick_first, round_robin, tagging"));
     assert!(parse(&registry, json!({})).unwrap_err().to_string().contains("tagging.tag"));
 }
 

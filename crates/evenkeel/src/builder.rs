@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use evenkeel_core::{
-    PolicyFactory, PolicyRegistry, ResolverFactory, ServiceConfig, Target, TargetError,
+    BALANCERS_MAX, Balancer, PolicyFactory, PolicyRegistry, ResolverFactory, ServiceConfig, Target,
+    TargetError,
     observe::{NoRecorder, Recorder},
 };
 use http::{
@@ -120,6 +121,7 @@ pub struct ChannelBuilder {
     attempt_layers: Vec<Arc<dyn AttemptLayer>>,
     resolvers: Vec<Arc<dyn ResolverFactory>>,
     policies: PolicyRegistry,
+    balancers: Vec<Balancer>,
     dns: DnsOptions,
     /// Of the feature `kubernetes`.
     #[cfg(feature = "kubernetes")]
@@ -152,6 +154,7 @@ impl ChannelBuilder {
             attempt_layers: Vec::new(),
             resolvers: Vec::new(),
             policies: PolicyRegistry::built_in(),
+            balancers: Vec::new(),
             dns: DnsOptions::default(),
             #[cfg(feature = "kubernetes")]
             kubernetes: Default::default(),
@@ -266,6 +269,15 @@ impl ChannelBuilder {
         self
     }
 
+    /// Balancers for the policy `grpclb`, tried in this order, instead of those that the resolver
+    /// finds (SRV records `_grpclb._tcp.HOST` in DNS); at most [`BALANCERS_MAX`]. Other policies
+    /// need none.
+    #[must_use]
+    pub fn balancers(mut self, balancers: impl IntoIterator<Item = Balancer>) -> Self {
+        self.balancers = balancers.into_iter().collect();
+        self
+    }
+
     /// Settings of the built-in DNS resolver.
     #[must_use]
     pub fn dns(mut self, options: DnsOptions) -> Self {
@@ -341,7 +353,9 @@ impl ChannelBuilder {
             config.policy.ok_or_else(|| BuildError::ServiceConfig("it names no policy".into()))?;
 
         let mut resolvers = self.resolvers;
-        resolvers.push(Arc::new(DnsResolverFactory::new(self.dns, seed)));
+        let dns = DnsResolverFactory::new(self.dns, seed);
+        let by_dns = default_policy.name() == "grpclb" && self.balancers.is_empty();
+        resolvers.push(Arc::new(if by_dns { dns.with_balancers() } else { dns }));
         resolvers.push(Arc::new(LiteralResolverFactory));
         resolvers.push(Arc::new(UnixResolverFactory));
         #[cfg(feature = "kubernetes")]
@@ -356,6 +370,7 @@ impl ChannelBuilder {
                 .cloned()
                 .ok_or_else(|| TargetError::new(&self.target, "no resolver for its scheme"))?;
         let own_authority = resolver.default_authority(&target)?;
+        let service_name = own_authority.clone();
         let authority = parse_authority(&self.authority.unwrap_or(own_authority))?;
         let secure = self.secure.map(|make| make(&authority)).transpose()?;
         let defaults = Defaults {
@@ -373,6 +388,8 @@ impl ChannelBuilder {
             defaults,
             DriverOptions {
                 target,
+                service_name,
+                balancers: self.balancers.into(),
                 resolver,
                 seed,
                 default_policy,
@@ -406,6 +423,10 @@ impl ChannelBuilder {
 
     fn check(&self) -> Result<(), BuildError> {
         let bad = |text: String| Err(BuildError::Setting(text));
+        if self.balancers.len() > BALANCERS_MAX {
+            let got = self.balancers.len();
+            return bad(format!("balancers: expected at most {BALANCERS_MAX}, got {got}"));
+        }
         self.dns.check().map_err(BuildError::Setting)?;
         if let Some(k) = self.keepalive {
             if k.time < KEEPALIVE_TIME_MIN && !self.allow_aggressive_keepalive {

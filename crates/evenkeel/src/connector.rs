@@ -1,7 +1,7 @@
 //! How a connection's bytes get to an address. The channel needs a stream and nothing else, so a
 //! test can give it a pipe in memory (and then pause time), and a user a tunnel of their own.
 
-use std::{future::Future, io, path::Path, pin::Pin, time::Duration};
+use std::{future::Future, io, path::Path, pin::Pin, sync::Arc, time::Duration};
 
 use evenkeel_core::Address;
 use tokio::{
@@ -33,6 +33,9 @@ pub(crate) type Securing = Pin<Box<dyn Future<Output = Result<BoxedIo, String>> 
 pub(crate) trait Secure: Send + Sync + 'static {
     /// Starts a handshake.
     fn secure(&self, socket: BoxedIo) -> Securing;
+
+    /// The same for a server of another name: a balancer.
+    fn named(&self, name: &str) -> Result<Arc<dyn Secure>, String>;
 
     /// Adds to an error of HTTP/2's beginning what it means for this layer.
     fn explain(&self, error: String) -> String;

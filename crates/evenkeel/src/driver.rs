@@ -11,8 +11,8 @@ use std::{
 };
 
 use evenkeel_core::{
-    Address, Backoff, ConnectivityState, Engine, EngineOptions, Output, Picker, PolicyConfig,
-    ResolverError, ResolverFactory, Status, SubchannelId, Target,
+    Address, Backoff, Balancer, Balancers, ConnectivityState, Engine, EngineOptions, Output,
+    Picker, PolicyConfig, ResolverError, ResolverFactory, Status, SubchannelId, Target,
     observe::{Event, Recorder},
 };
 use tokio::{
@@ -29,7 +29,7 @@ use crate::{
     idleness::Idleness,
     resolving::{Answer, Inbox},
     transport::{Connection, ConnectionEvent, End, EventKind, Transport, TransportOptions},
-    watching::Watches,
+    watching::{GOODBYE, Watches},
 };
 
 pub(crate) use watches::HealthOptions;
@@ -47,6 +47,10 @@ const USELESS_MAX: u32 = 2;
 /// What the builder knows and only the driver needs.
 pub(crate) struct DriverOptions {
     pub(crate) target: Target,
+    /// What balancers are asked for.
+    pub(crate) service_name: String,
+    /// Balancers given by hand; they go before the resolver's.
+    pub(crate) balancers: Arc<[Balancer]>,
     pub(crate) resolver: Arc<dyn ResolverFactory>,
     pub(crate) seed: u64,
     pub(crate) default_policy: PolicyConfig,
@@ -60,6 +64,15 @@ pub(crate) struct DriverOptions {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) recorder: Arc<dyn Recorder>,
     pub(crate) runtime: Handle,
+}
+
+impl DriverOptions {
+    fn balancers(&self, found: &Balancers) -> Balancers {
+        match self.balancers.is_empty() {
+            true => found.clone(),
+            false => Balancers::Found(self.balancers.clone()),
+        }
+    }
 }
 
 /// What a [`crate::Channel`] asks of its driver.
@@ -113,11 +126,12 @@ struct Driver {
 pub(crate) fn spawn(shared: Arc<Shared>, options: DriverOptions) -> mpsc::Sender<Command> {
     let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
     let (events, event_receiver) = mpsc::channel(EVENTS_MAX);
-    let engine = Engine::new(EngineOptions {
+    let mut engine = Engine::new(EngineOptions {
         seed: options.seed,
         backoff: options.backoff,
         default_policy: options.default_policy.clone(),
     });
+    engine.set_service_name(options.service_name.as_str());
     let runtime = options.runtime.clone();
     let call_config = options.call_config.clone();
     let idleness = Idleness::new(options.idle_timeout);
@@ -186,13 +200,14 @@ impl Driver {
     }
 
     /// The end: resolvers stop, connections drain until their last stream ends, or `grace` is over.
+    /// A balancer hears of the last calls when they are over, and has [`GOODBYE`] to take it.
     async fn close(
         mut self,
         done: Option<(Duration, oneshot::Sender<()>)>,
         mut events: mpsc::Receiver<ConnectionEvent>,
     ) {
         self.resolver_task.abort_all();
-        self.watches = Watches::default();
+        self.watches.stop_listening();
         let status = Status::unavailable("the channel was shut down");
         self.shared.close(&status);
         self.shared.board.close();
@@ -201,16 +216,32 @@ impl Driver {
         links.filter(|link| link.transport.is_none()).for_each(|link| link.task.abort());
         let Some((grace, tell)) = done else {
             // The connections end by themselves when their last stream does.
-            return self.connections.detach_all();
+            self.connections.detach_all();
+            drop(events);
+            self.last_words();
+            return self.watches.all_over().await;
         };
         // Ends with the last connection; unlike a point in time, `sleep` takes any length.
         let mut grace = std::pin::pin!(tokio::time::sleep(grace));
+        let mut talks = true;
         while !self.connections.is_empty() {
+            // Only the balancer's connection is left: all calls are over.
+            if talks && self.connections.len() <= self.watches.len() {
+                talks = false;
+                self.last_words();
+            }
+            let cut = *self.cut.borrow();
             tokio::select! {
                 _ = self.connections.join_next() => {}
                 Some(event) = events.recv() => record_end(&self.options, &self.addresses, &event),
-                () = &mut grace, if !*self.cut.borrow() => {
-                    self.cut.send_replace(true);
+                () = self.watches.all_over(), if self.watches.len() > 0 => {}
+                () = &mut grace, if !cut => {
+                    if std::mem::take(&mut talks) && self.watches.len() > 0 {
+                        self.last_words();
+                        grace.set(tokio::time::sleep(GOODBYE));
+                    } else {
+                        self.cut.send_replace(true);
+                    }
                 }
             }
         }
@@ -228,7 +259,9 @@ impl Driver {
                 Output::Connect { id, address } => self.connect(id, address),
                 Output::Disconnect { id } => self.disconnect(id),
                 Output::Watch { id, subchannel, watch } => self.watch(id, subchannel, watch),
+                Output::WatchSend { id, message } => self.watches.send(id, message),
                 Output::Unwatch { id } => self.watches.stop(id),
+                Output::Balancer(news) => self.balancer_news(&news),
                 Output::RequestResolution => self.inbox.request(),
                 Output::SubchannelState { id, address, state, error } => {
                     self.shared.board.subchannel(id, &address, state, error.as_ref());
@@ -295,14 +328,11 @@ impl Driver {
     /// gRFC A9: without a call for a while the channel lets go of connections and resolver. A call
     /// that comes at this very moment is sent on a connection that drains, or wakes the channel.
     fn look_for_idleness(&mut self) {
-        let transports = self.links.values().filter_map(|link| link.transport.as_ref());
-        let (mut sent, mut open) = (0, 0);
-        for transport in transports {
-            sent += u64::from(transport.seen.calls_sent());
-            open += transport.seen.calls_open();
-        }
-        let busy = open > 0 || self.shared.waiting.load(Ordering::Relaxed) > 0;
-        let idle = self.idleness.look(Instant::now(), (self.next_number, sent), busy);
+        let links = || self.links.values().filter_map(|link| Some(&link.transport.as_ref()?.seen));
+        let sent = links().map(|seen| u64::from(seen.calls_sent())).sum();
+        let is_open = links().any(|seen| seen.calls_open() > 0);
+        let busy = is_open || self.shared.waiting.load(Ordering::Relaxed) > 0;
+        let idle = self.idleness.look(Instant::now(), sent, busy);
         self.shared.board.quiet_since(self.idleness.quiet_since());
         if idle {
             self.resolver_task.abort_all();
@@ -328,6 +358,7 @@ impl Driver {
                 let config = update.service_config.as_deref();
                 self.engine.set_health_service(now, self.options.health.service(config));
                 let policy = config.and_then(|c| c.policy.as_ref());
+                self.engine.set_balancers(self.options.balancers(&update.balancers));
                 self.engine.resolver_update(now, &update.endpoints, policy);
                 self.shared.board.resolver_update(update.endpoints, config.is_some());
             }
@@ -361,6 +392,13 @@ impl Driver {
         if let Some(status) = self.back_off(id, &address) {
             return self.engine.connect_failed(self.shared.now_ns(), id, status);
         }
+        let secure = match self.secure_for(id) {
+            Ok(secure) => secure,
+            Err(reason) => {
+                let status = Status::unavailable(format!("cannot connect to {address}: {reason}"));
+                return self.engine.connect_failed(self.shared.now_ns(), id, status);
+            }
+        };
         let number = self.next_number;
         self.next_number += 1;
         self.addresses.insert(number, address.clone());
@@ -370,7 +408,7 @@ impl Driver {
             address,
             options: self.options.transport,
             connector: self.options.connector.clone(),
-            secure: self.options.secure.clone(),
+            secure,
             queue: self.shared.queue.clone(),
             events: self.events.clone(),
             cut: self.cut.subscribe(),
@@ -380,9 +418,18 @@ impl Driver {
         self.links.insert(id.index, link);
     }
 
+    /// What secures a subchannel's connection: for a balancer, under its own name.
+    fn secure_for(&mut self, id: SubchannelId) -> Result<Option<Arc<dyn Secure>>, String> {
+        let Some(secure) = &self.options.secure else { return Ok(None) };
+        match self.engine.server_name(id) {
+            Some(name) => secure.named(&name).map(Some),
+            None => Ok(Some(secure.clone())),
+        }
+    }
+
     fn disconnect(&mut self, id: SubchannelId) {
         self.useless.remove(&id.index);
-        let Some(link) = self.links.remove(&id.index) else { return };
+        let Some(link) = self.unlink(id) else { return };
         if link.transport.is_some() {
             // It drains: the connection ends when no snapshot and no call has it any more.
             self.links_changed = true;
@@ -391,6 +438,12 @@ impl Driver {
             self.addresses.remove(&link.number);
             link.task.abort();
         }
+    }
+
+    fn unlink(&mut self, id: SubchannelId) -> Option<Link> {
+        let link = self.links.remove(&id.index)?;
+        self.idleness.let_go(link.transport.as_ref().map_or(0, |t| t.seen.calls_sent()));
+        Some(link)
     }
 
     fn connection_event(&mut self, event: ConnectionEvent) {
@@ -414,11 +467,11 @@ impl Driver {
                 self.engine.connected(now, id);
             }
             EventKind::Failed(status) => {
-                self.links.remove(&id.index);
+                self.unlink(id);
                 self.engine.connect_failed(now, id, status);
             }
             EventKind::Draining { end } | EventKind::Closed { end, .. } => {
-                self.links.remove(&id.index);
+                self.unlink(id);
                 self.links_changed = true;
                 self.note_use(id, end);
                 self.engine.disconnected(now, id);

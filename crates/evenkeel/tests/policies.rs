@@ -211,7 +211,7 @@ async fn own_policy_sends_each_call_where_its_key_says() {
     let error = Channel::builder(&target).lb_policy("keyed").build().unwrap_err();
     assert!(matches!(error, BuildError::ServiceConfig(_)), "{error:?}");
     let text = error.to_string();
-    assert!(text.contains("a policy among pick_first, round_robin"), "{text}");
+    assert!(text.contains("a policy among grpclb, pick_first, round_robin"), "{text}");
     let error = Channel::builder("manual:///x").build().unwrap_err().to_string();
     assert!(error.contains("no resolver for the scheme \"manual\""), "{error}");
 }
@@ -249,7 +249,8 @@ async fn bad_settings_are_refused_with_field_value_and_range() {
         (config("7"), "expected a JSON object, got 7"),
         (
             config(r#"{"loadBalancingConfig":[{"least_request":{}}]}"#),
-            "loadBalancingConfig: expected a policy among pick_first, round_robin, got [{\"least",
+            "loadBalancingConfig: expected a policy among grpclb, pick_first, round_robin, got [{\
+             \"least",
         ),
         (
             config(r#"{"loadBalancingConfig":[{"pick_first":{"shuffleAddressList":1}}]}"#),

@@ -39,7 +39,9 @@ fn texts(outputs: Vec<Output>) -> Vec<String> {
             format!("{address} {state} {error:?}")
         }
         Output::Watch { id, subchannel, watch } => format!("watch {id:?} {subchannel:?} {watch:?}"),
+        Output::WatchSend { id, message } => format!("send {id:?} {message:?}"),
         Output::Unwatch { id } => format!("unwatch {id:?}"),
+        Output::Balancer(news) => format!("{news:?}"),
         Output::SubchannelHealth { address, state, error } => {
             format!("{address} health {state} {error:?}")
         }
@@ -53,7 +55,8 @@ fn picks(picker: &Arc<dyn Picker>) -> Vec<String> {
     let pick = |_| match picker.pick(&crate::PickArgs::new("/s/m", &headers, 0, 0)) {
         crate::PickResult::Complete(pick) => format!("{:?}", pick.subchannel),
         crate::PickResult::Queue => "queue".into(),
-        crate::PickResult::Fail(s) | crate::PickResult::Drop(s) => s.to_string(),
+        crate::PickResult::Fail(s) => s.to_string(),
+        crate::PickResult::Drop(dropped) => dropped.status.to_string(),
     };
     (0..3).map(pick).collect()
 }

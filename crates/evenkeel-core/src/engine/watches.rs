@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Effects, Engine, Output, Undelivered};
 use crate::{
     ConnectivityState, Input, Nanos, Status, SubchannelId, Watch, WatchEvent, WatchId,
+    WatchMessage,
     health::{Again, Health},
     policy::Owned,
     timers::Wakes,
@@ -51,6 +52,13 @@ impl Effects {
             self.outputs.push_back(Output::Watch { id, subchannel, watch });
         }
         id
+    }
+
+    /// Says something on a watch that runs.
+    pub(crate) fn send(&mut self, id: WatchId, message: WatchMessage) {
+        if self.watches.contains_key(&id) {
+            self.outputs.push_back(Output::WatchSend { id, message });
+        }
     }
 
     /// Ends a watch. True when it was there.

@@ -121,6 +121,13 @@ impl Children {
         pickers
     }
 
+    /// The first address of each READY child with its picker, in the order of the resolver's list.
+    pub fn ready(&self) -> impl Iterator<Item = (&Address, Arc<dyn Picker>)> {
+        let children = self.order.iter().filter_map(|key| self.children.get(key));
+        let ready = children.filter(|c| c.state == ConnectivityState::Ready);
+        ready.map(|c| (&c.first_address, c.policy.picker()))
+    }
+
     /// Why no call can be sent: how many endpoints, which, and the last error.
     pub fn failure(&self) -> Status {
         let last = self.last_error.as_ref().map(|e| e.message.as_str());

@@ -34,8 +34,9 @@ impl Switch {
 
     /// Lets go of everything, as before the first resolver update.
     pub fn clear(&mut self, ctx: &mut Ctx<'_>) {
-        self.current = None;
-        self.pending = None;
+        for node in [self.current.take(), self.pending.take()].into_iter().flatten() {
+            self.retire(node, ctx);
+        }
         self.drop_strangers(ctx);
     }
 
@@ -43,16 +44,21 @@ impl Switch {
         let is_wanted = |node: &Node| node.name == config.name();
         if self.current.as_ref().is_some_and(is_wanted) {
             // Usually there is no other; else a change is taken back before it took effect.
-            self.pending = None;
+            if let Some(pending) = self.pending.take() {
+                self.retire(pending, ctx);
+            }
         } else if !self.pending.as_ref().is_some_and(is_wanted) {
             let node =
                 Node { key: self.next_key, name: config.name().into(), policy: config.build() };
             self.next_key += 1;
-            if self.state() == ConnectivityState::Ready {
-                self.pending = Some(node);
+            let old = if self.state() == ConnectivityState::Ready {
+                self.pending.replace(node)
             } else {
-                self.current = Some(node);
                 ctx.publish();
+                self.current.replace(node)
+            };
+            if let Some(old) = old {
+                self.retire(old, ctx);
             }
         }
         self.drop_strangers(ctx);
@@ -70,10 +76,18 @@ impl Switch {
         let (Some(current), Some(pending)) = (&self.current, &self.pending) else { return };
         let better = pending.policy.state() != ConnectivityState::Connecting;
         if better || current.policy.state() != ConnectivityState::Ready {
-            self.current = self.pending.take();
+            let old = std::mem::replace(&mut self.current, self.pending.take());
+            if let Some(old) = old {
+                self.retire(old, ctx);
+            }
             self.drop_strangers(ctx);
             ctx.publish();
         }
+    }
+
+    /// The last input of a policy; then it is dropped.
+    fn retire(&mut self, mut node: Node, ctx: &mut Ctx<'_>) {
+        self.router.deliver(node.key, &mut *node.policy, Input::Shutdown, ctx);
     }
 
     fn drop_strangers(&mut self, ctx: &mut Ctx<'_>) {
@@ -97,7 +111,9 @@ impl LbPolicy for Switch {
     fn handle(&mut self, input: Input<'_>, ctx: &mut Ctx<'_>) {
         match input {
             Input::ResolverUpdate { config, .. } => self.update(input, config, ctx),
-            Input::ResolverError(_) | Input::ExitIdle => self.for_each(input, None, ctx),
+            Input::ResolverError(_) | Input::ExitIdle | Input::Shutdown => {
+                self.for_each(input, None, ctx)
+            }
             Input::SubchannelState { .. }
             | Input::SubchannelHealth { .. }
             | Input::WatchEvent { .. }

@@ -10,7 +10,7 @@ const SECONDS_MAX: u64 = 315_576_000_000;
 const HELD_SECONDS_MAX: u64 = u64::MAX / SECOND_NS - 1;
 
 /// Reads a duration of at least 0.
-pub(super) fn parse(field: &str, json: &Value) -> Result<Nanos, ConfigError> {
+pub(crate) fn parse(field: &str, json: &Value) -> Result<Nanos, ConfigError> {
     json.as_str().and_then(read).ok_or_else(|| {
         ConfigError::new(field, "seconds with an s, like \"1.5s\", at most 9 decimals", json)
     })

@@ -8,6 +8,7 @@ mod health;
 mod method;
 mod retry;
 
+pub(crate) use duration::parse as parse_duration;
 pub use method::{METHOD_CONFIGS_MAX, MethodConfig, MethodConfigs};
 pub use retry::{ATTEMPTS_MAX, CodeSet, RetryPolicy, RetryThrottling};
 use std::sync::Arc;
@@ -201,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_bad_config_is_refused_with_field_value_and_range() {
-        let known = "pick_first, round_robin";
+        let known = "grpclb, pick_first, round_robin";
         let cases = [
             ("", "(whole text): expected JSON (EOF".to_owned()),
             ("[]", "(whole text): expected a JSON object, got []".to_owned()),

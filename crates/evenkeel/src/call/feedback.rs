@@ -21,6 +21,13 @@ impl Feedback {
         Self { sink, layers: Vec::new() }
     }
 
+    /// The attempt has a stream: it counts from now on.
+    pub(crate) fn start(&self) {
+        if let Some((sink, token)) = &self.sink {
+            sink.begin(*token);
+        }
+    }
+
     /// Runs the layers, in order, until one refuses.
     pub(crate) fn begin(
         &mut self,

@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response};
+use http::{Request, Response, uri::Authority};
 use tokio::time::Instant;
 use tower_service::Service;
 
@@ -35,12 +35,18 @@ use crate::{
 pub(crate) struct Pinned {
     shared: Arc<Shared>,
     transport: Arc<Transport>,
+    authority: Option<Authority>,
 }
 
 impl Pinned {
     /// Calls that go to this connection. They and their responses keep it open.
     pub(crate) fn new(shared: Arc<Shared>, transport: Arc<Transport>) -> Self {
-        Self { shared, transport }
+        Self { shared, transport, authority: None }
+    }
+
+    /// Says this `:authority` instead of the channel's.
+    pub(crate) fn with_authority(self, authority: Option<Authority>) -> Self {
+        Self { authority, ..self }
     }
 
     /// The connection has ended or drains; the driver is told or will be.
@@ -49,9 +55,9 @@ impl Pinned {
     }
 
     async fn send(self, request: Request<RequestBody>) -> Result<Response<ResponseBody>, Status> {
-        let Self { shared, transport } = &self;
+        let Self { shared, transport, authority } = &self;
         let (parts, body) = request.into_parts();
-        let call = Call::new(parts, &shared.defaults)?;
+        let mut call = Call::new(parts, &shared.defaults)?.with_authority(authority.clone())?;
         let mut body = Outgoing::Unread(body);
         poll_fn(|cx| Poll::Ready(body.read(cx, shared))).await?;
         let slot = StreamSlot::wait_for_own(transport).await;
@@ -67,7 +73,7 @@ impl Pinned {
         {
             return Err(error);
         }
-        let ended = stream.is_end_stream();
+        let ended = status.is_some() && stream.is_end_stream();
         let held = Held {
             stream,
             slot,

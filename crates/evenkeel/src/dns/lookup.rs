@@ -5,6 +5,9 @@
 //! answers SERVFAIL first ends its look-up although the next server knows, it goes on to the next
 //! suffix after a time-out, and it does not say which server said what.
 
+#[path = "srv.rs"]
+mod srv;
+
 use std::{
     collections::HashSet,
     fmt::Write as _,
@@ -18,7 +21,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     query::{Cause, Query, Reply},
-    schedule::{Answer, Failure, FailureKind},
+    schedule::{Answer, Failure, FailureKind, LookUp},
     system::{Servers, System},
 };
 
@@ -29,6 +32,8 @@ const ROUNDS: usize = 2;
 /// Silent servers are asked again until the time is over, but all in all this often (each time with
 /// hickory's own retransmissions).
 const SENT_MAX: usize = 16;
+
+pub(super) use srv::{FoundBalancer, SrvLookup};
 
 /// Looks one name up, again and again, and remembers what worked.
 pub(super) struct Lookup {
@@ -64,29 +69,14 @@ impl Lookup {
         Self { name, server, system, timeout, found: None, alive: None, open: None }
     }
 
-    /// The addresses of the name, within the time-out.
-    pub(super) async fn run(&mut self) -> Result<Answer, Failure> {
-        self.open = None;
-        match timeout(self.timeout, self.resolve()).await {
-            Ok(result) => result,
-            Err(_) => Err(self.timed_out()),
-        }
-    }
-
     async fn resolve(&mut self) -> Result<Answer, Failure> {
-        let servers = match self.server {
-            Some(server) => Servers::only(server),
-            None => {
-                if let Some(addresses) = self.local().await {
-                    // The file is read again after the longest interval.
-                    return Ok(Answer { addresses, ttl: Duration::MAX });
-                }
-                self.system.servers().await.map_err(|reason| Failure {
-                    kind: FailureKind::NoServer,
-                    message: format!("cannot resolve {}: {reason}", self.name),
-                })?
-            }
-        };
+        if self.server.is_none()
+            && let Some(addresses) = self.local().await
+        {
+            // The file is read again after the longest interval.
+            return Ok(Answer { addresses, ttl: Duration::MAX });
+        }
+        let servers = self.servers().await?;
         let mut names = servers.names(&self.name);
         if let Some(at) = names.iter().position(|n| Some(n) == self.found.as_ref()) {
             names[..=at].rotate_right(1);
@@ -104,7 +94,7 @@ impl Lookup {
                     self.found = Some(name.clone());
                     return Ok(Answer { addresses: distinct(addresses), ttl });
                 }
-                Reply::NoRecords => empty = true,
+                Reply::NoRecords | Reply::Services(..) => empty = true,
                 Reply::NoSuchName => {}
             }
             // A server's failure above says nothing of the name; this does, and without a name that
@@ -114,6 +104,17 @@ impl Lookup {
             }
         }
         Err(self.absent(&names, &servers.addresses, empty))
+    }
+
+    /// Whom to ask.
+    async fn servers(&mut self) -> Result<Servers, Failure> {
+        if let Some(server) = self.server {
+            return Ok(Servers::only(server));
+        }
+        self.system.servers().await.map_err(|reason| Failure {
+            kind: FailureKind::NoServer,
+            message: format!("cannot resolve {}: {reason}", self.name),
+        })
     }
 
     /// The addresses that need no DNS: entries of the hosts file, and loopback for `localhost`
@@ -225,6 +226,18 @@ impl Lookup {
             )
         };
         Failure { kind, message }
+    }
+}
+
+impl LookUp for Lookup {
+    type Found = IpAddr;
+
+    async fn run(&mut self) -> Result<Answer, Failure> {
+        self.open = None;
+        match timeout(self.timeout, self.resolve()).await {
+            Ok(result) => result,
+            Err(_) => Err(self.timed_out()),
+        }
     }
 }
 

@@ -14,11 +14,13 @@
 //! | `shared` | which channels look up together, and which of them does it |
 //! | `schedule` | when to look up, what to report |
 //! | `lookup` | one look-up: hosts file, search list, servers |
+//! | `srv` | the same for balancers, of which only `grpclb` makes use |
+//! | `balancers` | a name's addresses and its balancers, told together |
 //! | `system` | /etc/hosts and /etc/resolv.conf |
 //! | `query`, `transport` | one question to one server; its sockets |
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -31,6 +33,7 @@ use evenkeel_core::{
     Target, TargetError,
 };
 
+mod balancers;
 mod lookup;
 mod query;
 mod schedule;
@@ -40,7 +43,7 @@ mod target;
 mod transport;
 
 use self::{
-    lookup::Lookup,
+    lookup::{Lookup, SrvLookup},
     schedule::Report,
     shared::{Key, Registry, User},
     system::System,
@@ -106,12 +109,25 @@ pub(crate) struct DnsResolverFactory {
     /// Resolvers started so far: each gets a seed of its own.
     started: AtomicU64,
     registry: Arc<Registry>,
+    /// Set when balancers are wanted too.
+    balancers: Option<Arc<Registry<SrvLookup>>>,
 }
 
 impl DnsResolverFactory {
     /// `seed` decides the jitter of all look-ups.
     pub(crate) fn new(options: DnsOptions, seed: u64) -> Self {
-        Self { options, seed, started: AtomicU64::new(0), registry: Registry::of_process() }
+        let registry = Registry::of_process();
+        Self { options, seed, started: AtomicU64::new(0), registry, balancers: None }
+    }
+
+    /// Looks up balancers as well: `grpclb` is configured.
+    pub(crate) fn with_balancers(self) -> Self {
+        Self { balancers: Some(Registry::of_process_for_balancers()), ..self }
+    }
+
+    fn rng(&self) -> fastrand::Rng {
+        let started = self.started.fetch_add(1, Ordering::Relaxed);
+        fastrand::Rng::with_seed(self.seed.wrapping_add(started))
     }
 }
 
@@ -139,13 +155,15 @@ impl ResolverFactory for DnsResolverFactory {
             }
             Host::Name(name, port) => (name, port),
         };
-        let started = self.started.fetch_add(1, Ordering::Relaxed);
-        let rng = fastrand::Rng::with_seed(self.seed.wrapping_add(started));
         let timeout = self.options.timeout;
         let key = Key { name: name.clone(), server, options: self.options.clone() };
         let lookup = move || Lookup::new(name.clone(), server, System::new(), timeout);
-        let user = self.registry.join(key, rng, lookup);
-        Ok(Box::pin(run(user, port, sink)))
+        let user = self.registry.join(key.clone(), self.rng(), lookup.clone());
+        let Some(balancers) = &self.balancers else {
+            return Ok(Box::pin(run(user, port, sink)));
+        };
+        let balancers = balancers.join(key, self.rng(), move || SrvLookup(lookup()));
+        Ok(Box::pin(balancers::run(user, balancers, port, sink)))
     }
 }
 
@@ -155,9 +173,7 @@ async fn run(mut user: User, port: u16, sink: Arc<dyn ResolverSink>) {
         match &*user.report(&*sink).await {
             Report::Nothing => {}
             Report::Update(addresses) => {
-                let endpoint = |ip: &_| Endpoint::new(SocketAddr::new(*ip, port));
-                let endpoints = addresses.iter().map(endpoint).collect();
-                sink.update(ResolverUpdate::new(endpoints));
+                sink.update(ResolverUpdate::new(endpoints(addresses, port)));
             }
             Report::Error { message, expired } => {
                 let status = Status::unavailable(message.clone());
@@ -165,6 +181,10 @@ async fn run(mut user: User, port: u16, sink: Arc<dyn ResolverSink>) {
             }
         }
     }
+}
+
+fn endpoints(addresses: &[IpAddr], port: u16) -> Vec<Endpoint> {
+    addresses.iter().map(|ip| Endpoint::new(SocketAddr::new(*ip, port))).collect()
 }
 
 #[cfg(test)]

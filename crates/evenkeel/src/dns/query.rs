@@ -17,7 +17,7 @@ use hickory_resolver::{
     net::{DnsError, NetError},
     proto::{
         op::ResponseCode,
-        rr::{Name, RecordType},
+        rr::{Name, RData, Record, RecordType},
     },
 };
 
@@ -41,10 +41,21 @@ pub(super) struct Query {
 pub(super) enum Reply {
     /// The addresses (at least one) and the least TTL of the records that led to them.
     Addresses(Vec<IpAddr>, Duration),
+    /// The balancers (at least one) that SRV records name, and the least TTL.
+    Services(Vec<Service>, Duration),
     /// The name has no records of this type.
     NoRecords,
     /// There is no such name.
     NoSuchName,
+}
+
+/// One SRV record (RFC 2782).
+#[derive(Clone, Debug)]
+pub(super) struct Service {
+    pub(super) priority: u16,
+    pub(super) weight: u16,
+    pub(super) port: u16,
+    pub(super) host: Name,
 }
 
 /// Why a server gave no such answer.
@@ -59,7 +70,7 @@ pub(super) enum Cause {
 }
 
 impl Query {
-    /// Asks for `kind`, A or AAAA.
+    /// Asks for `kind`: A, AAAA or SRV.
     pub(super) async fn send(&self, name: Name, kind: RecordType) -> Result<Reply, Cause> {
         let sockets = Sockets::default();
         let resolver = self.resolver(sockets.clone()).map_err(|e| cause(e, &sockets))?;
@@ -95,6 +106,9 @@ impl Query {
 
 fn reply(found: &Lookup, kind: RecordType) -> Reply {
     let records = found.answers();
+    if kind == RecordType::SRV {
+        return services(records);
+    }
     let addresses: Vec<IpAddr> = (records.iter())
         .filter(|r| r.record_type() == kind)
         .filter_map(|r| r.data.ip_addr())
@@ -104,6 +118,28 @@ fn reply(found: &Lookup, kind: RecordType) -> Reply {
     match chain.map(|r| r.ttl).min() {
         Some(ttl_s) if !addresses.is_empty() => {
             Reply::Addresses(addresses, Duration::from_secs(ttl_s.into()))
+        }
+        _ => Reply::NoRecords,
+    }
+}
+
+fn services(records: &[Record]) -> Reply {
+    let services = records.iter().filter_map(|record| match &record.data {
+        // A host that is the root says that there is no such service.
+        RData::SRV(srv) if !srv.target.is_root() && srv.port != 0 => Some(Service {
+            priority: srv.priority,
+            weight: srv.weight,
+            port: srv.port,
+            host: srv.target.clone(),
+        }),
+        _ => None,
+    });
+    let services: Vec<_> = services.take(ADDRESSES_MAX).collect();
+    let chain = [RecordType::SRV, RecordType::CNAME];
+    let ttl = records.iter().filter(|r| chain.contains(&r.record_type())).map(|r| r.ttl).min();
+    match ttl {
+        Some(ttl_s) if !services.is_empty() => {
+            Reply::Services(services, Duration::from_secs(ttl_s.into()))
         }
         _ => Reply::NoRecords,
     }

@@ -2,7 +2,7 @@
 //! socket, no randomness of its own: these rules are about minutes, and are tested with numbers.
 //! (`tokio::time::pause` would do for timers alone, but not while real sockets are pending.)
 
-use std::{net::IpAddr, time::Duration};
+use std::{future::Future, net::IpAddr, time::Duration};
 
 use evenkeel_core::{MILLISECOND_NS, Nanos};
 
@@ -24,9 +24,9 @@ const BACKOFF_JITTER: f64 = 0.2;
 
 /// A good answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct Answer<T = IpAddr> {
     /// In the order of the answer, each once, at least one.
-    pub(super) addresses: Vec<IpAddr>,
+    pub(super) addresses: Vec<T>,
     /// The least over all records that led to it.
     pub(super) ttl: Duration,
 }
@@ -38,6 +38,15 @@ pub(super) struct Failure {
     pub(super) kind: FailureKind,
     /// Which name, which server, what came, what to do.
     pub(super) message: String,
+}
+
+/// Looks something up, again and again, and remembers what worked.
+pub(super) trait LookUp: Send + 'static {
+    /// One thing that it finds.
+    type Found: Clone + Ord + Send + Sync + 'static;
+
+    /// What there is now, within the time-out.
+    fn run(&mut self) -> impl Future<Output = Result<Answer<Self::Found>, Failure>> + Send;
 }
 
 /// The kinds of [`Failure`].
@@ -63,29 +72,29 @@ pub(super) enum FailureKind {
 
 /// What there is to do now.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum Step<T = IpAddr> {
     /// Look the name up, then call [`Schedule::finished`].
     LookUp,
     /// Tell the channels.
-    Report(Report),
+    Report(Report<T>),
     /// Nothing until this time, or until a request.
     Wait { until: Nanos },
 }
 
 /// What the channels are told.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Report {
+pub(super) enum Report<T = IpAddr> {
     /// Nothing new.
     Nothing,
     /// These are the addresses now.
-    Update(Vec<IpAddr>),
+    Update(Vec<T>),
     /// There are none; when expired, those of the last update are no longer trusted either.
     Error { message: String, expired: bool },
 }
 
 /// The state between look-ups of one name.
 #[derive(Debug)]
-pub(super) struct Schedule {
+pub(super) struct Schedule<T = IpAddr> {
     interval_min: Nanos,
     interval_max: Nanos,
     stale_max: Nanos,
@@ -93,7 +102,7 @@ pub(super) struct Schedule {
     /// When the last look-up ended.
     last: Option<Nanos>,
     /// The last good answer: when it came, and its addresses, sorted.
-    good: Option<(Nanos, Vec<IpAddr>)>,
+    good: Option<(Nanos, Vec<T>)>,
     /// Look-ups that failed since.
     failures: u32,
     failure: Option<Failure>,
@@ -102,7 +111,7 @@ pub(super) struct Schedule {
     expired: bool,
 }
 
-impl Schedule {
+impl<T: Clone + Ord> Schedule<T> {
     /// The first look-up is due at once.
     pub(super) fn new(options: &DnsOptions, now: Nanos) -> Self {
         let interval_min = nanos(options.interval_min).max(INTERVAL_FLOOR_NS);
@@ -121,7 +130,7 @@ impl Schedule {
     }
 
     /// What to do now. Called again after each step.
-    pub(super) fn next(&mut self, now: Nanos) -> Step {
+    pub(super) fn next(&mut self, now: Nanos) -> Step<T> {
         let expiry = self.expiry();
         if expiry.is_some_and(|at| at <= now) {
             return Step::Report(self.expire());
@@ -143,9 +152,9 @@ impl Schedule {
     pub(super) fn finished(
         &mut self,
         now: Nanos,
-        outcome: Result<Answer, Failure>,
+        outcome: Result<Answer<T>, Failure>,
         random: f64,
-    ) -> Report {
+    ) -> Report<T> {
         self.last = Some(now);
         match outcome {
             Ok(answer) => {
@@ -169,7 +178,7 @@ impl Schedule {
         self.failure.as_ref()
     }
 
-    fn answered(&mut self, now: Nanos, addresses: Vec<IpAddr>) -> Report {
+    fn answered(&mut self, now: Nanos, addresses: Vec<T>) -> Report<T> {
         // DNS servers rotate their answers: the order alone is no news.
         let mut sorted = addresses.clone();
         sorted.sort_unstable();
@@ -182,7 +191,7 @@ impl Schedule {
         if news { Report::Update(addresses) } else { Report::Nothing }
     }
 
-    fn failed(&mut self, now: Nanos, failure: Failure) -> Report {
+    fn failed(&mut self, now: Nanos, failure: Failure) -> Report<T> {
         self.failures = self.failures.saturating_add(1);
         let message = failure.message.clone();
         self.failure = Some(failure);
@@ -202,7 +211,7 @@ impl Schedule {
         (self.failure.is_some() && !self.expired).then(|| at.saturating_add(self.stale_max))
     }
 
-    fn expire(&mut self) -> Report {
+    fn expire(&mut self) -> Report<T> {
         self.expired = true;
         self.reported_error = true;
         let why = self.failure.as_ref().map_or("", |f| &f.message);

@@ -27,14 +27,15 @@ use tokio::{
 
 use super::{
     DnsOptions,
-    lookup::Lookup,
-    schedule::{Answer, Failure, Report, Schedule, Step, nanos},
+    lookup::{Lookup, SrvLookup},
+    schedule::{Answer, Failure, LookUp, Report, Schedule, Step, nanos},
 };
 
 /// A look-up that is not over this long after its time-out is on a runtime that stands still.
 const LATE: Duration = Duration::from_secs(1);
 
 static PROCESS: LazyLock<Arc<Registry>> = LazyLock::new(Arc::default);
+static PROCESS_SRV: LazyLock<Arc<Registry<SrvLookup>>> = LazyLock::new(Arc::default);
 
 /// Which look-ups are one: of the same name, from the same server, with the same options. Channels
 /// with other options share nothing: none of them gets an interval that it did not ask for.
@@ -47,9 +48,21 @@ pub(super) struct Key {
 }
 
 /// The look-ups that somebody uses now.
-#[derive(Default)]
-pub(super) struct Registry {
-    entries: Mutex<HashMap<Key, Weak<Shared>>>,
+pub(super) struct Registry<L: LookUp = Lookup> {
+    entries: Mutex<HashMap<Key, Weak<Shared<L>>>>,
+}
+
+impl<L: LookUp> Default for Registry<L> {
+    fn default() -> Self {
+        Self { entries: Mutex::default() }
+    }
+}
+
+impl Registry<SrvLookup> {
+    /// The one for balancers.
+    pub(super) fn of_process_for_balancers() -> Arc<Self> {
+        PROCESS_SRV.clone()
+    }
 }
 
 impl Registry {
@@ -57,15 +70,17 @@ impl Registry {
     pub(super) fn of_process() -> Arc<Self> {
         PROCESS.clone()
     }
+}
 
+impl<L: LookUp> Registry<L> {
     /// Becomes a user of a look-up. `rng` and `lookup` count only for the first one; `lookup` makes
     /// the same each time.
     pub(super) fn join(
         self: &Arc<Self>,
         key: Key,
         rng: fastrand::Rng,
-        lookup: impl Fn() -> Lookup + Send + Sync + 'static,
-    ) -> User {
+        lookup: impl Fn() -> L + Send + Sync + 'static,
+    ) -> User<L> {
         let mut entries = lock(&self.entries);
         if let Some(shared) = entries.get(&key).and_then(Weak::upgrade) {
             // An entry that is dropped here would want the lock.
@@ -102,26 +117,26 @@ impl Registry {
 }
 
 /// What the users of one look-up have in common.
-struct Shared {
+struct Shared<L: LookUp> {
     key: Key,
-    registry: Arc<Registry>,
-    lookup: Box<dyn Fn() -> Lookup + Send + Sync>,
+    registry: Arc<Registry<L>>,
+    lookup: Box<dyn Fn() -> L + Send + Sync>,
     epoch: Instant,
-    state: Mutex<State>,
+    state: Mutex<State<L>>,
     /// A look-up is over, so that the next one is due at another time, or a list has expired.
     changed: Notify,
 }
 
-struct State {
-    schedule: Schedule,
+struct State<L: LookUp> {
+    schedule: Schedule<L::Found>,
     rng: fastrand::Rng,
     /// Between two flights: it knows which suffix and which server worked.
-    resting: Option<Box<Lookup>>,
+    resting: Option<Box<L>>,
     flight: Option<Flight>,
     /// Flights so far.
     flights: u64,
     /// The last report that was news.
-    news: Option<Arc<Report>>,
+    news: Option<Arc<Report<L::Found>>>,
     /// Reports that were news so far.
     version: u64,
 }
@@ -136,23 +151,23 @@ struct Flight {
 }
 
 /// What a user does next.
-enum Turn {
-    LookUp(Claim),
-    Tell(Arc<Report>),
+enum Turn<L: LookUp> {
+    LookUp(Claim<L>),
+    Tell(Arc<Report<L::Found>>),
     Wait(Nanos),
 }
 
 /// One user of a look-up.
-pub(super) struct User {
-    shared: Arc<Shared>,
+pub(super) struct User<L: LookUp = Lookup> {
+    shared: Arc<Shared<L>>,
     /// The version that this user was told last; they count from 1.
     seen: u64,
 }
 
-impl User {
+impl<L: LookUp> User<L> {
     /// The next report that this user has to hear; those that a newer one has replaced are left
     /// out. Makes look-ups when nobody else does, and passes on the requests of `sink`.
-    pub(super) async fn report(&mut self, sink: &dyn ResolverSink) -> Arc<Report> {
+    pub(super) async fn report(&mut self, sink: &dyn ResolverSink) -> Arc<Report<L::Found>> {
         let shared = self.shared.clone();
         loop {
             // Before the look at the state, so that no change after it is missed.
@@ -174,7 +189,7 @@ impl User {
         }
     }
 
-    fn turn(&mut self) -> Turn {
+    fn turn(&mut self) -> Turn<L> {
         let now = self.shared.now();
         let mut state = lock(&self.shared.state);
         let flying = state.flight_at(now).map(|flight| flight.given_up);
@@ -191,7 +206,7 @@ impl User {
             },
         };
         // A newcomer need not hear why an earlier look-up failed while another one is under way.
-        let skip = |report: &Report| {
+        let skip = |report: &Report<L::Found>| {
             self.seen == 0 && flying.is_some() && matches!(report, Report::Error { .. })
         };
         match &state.news {
@@ -204,7 +219,7 @@ impl User {
     }
 }
 
-impl Shared {
+impl<L: LookUp> Shared<L> {
     fn now(&self) -> Nanos {
         nanos(self.epoch.elapsed())
     }
@@ -229,7 +244,7 @@ impl Shared {
         }
     }
 
-    fn claim(self: &Arc<Self>, state: &mut State, now: Nanos) -> Claim {
+    fn claim(self: &Arc<Self>, state: &mut State<L>, now: Nanos) -> Claim<L> {
         state.flights += 1;
         let patience = nanos(self.key.options.timeout).saturating_add(nanos(LATE));
         let given_up = now.saturating_add(patience);
@@ -239,12 +254,7 @@ impl Shared {
     }
 
     /// A flight ended, without an outcome when its user was dropped.
-    fn landed(
-        &self,
-        number: u64,
-        lookup: Option<Box<Lookup>>,
-        outcome: Option<Result<Answer, Failure>>,
-    ) {
+    fn landed(&self, number: u64, lookup: Option<Box<L>>, outcome: Option<Outcome<L>>) {
         let mut state = lock(&self.state);
         let state = &mut *state;
         // Another one was started in its place when it was given up.
@@ -269,7 +279,7 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
+impl<L: LookUp> Drop for Shared<L> {
     fn drop(&mut self) {
         let mut entries = lock(&self.registry.entries);
         // A new one for the same key may have come between the last user's end and this.
@@ -279,14 +289,14 @@ impl Drop for Shared {
     }
 }
 
-impl State {
+impl<L: LookUp> State<L> {
     /// The look-up under way, unless it was given up.
     fn flight_at(&mut self, now: Nanos) -> Option<&mut Flight> {
         self.flight.as_mut().filter(|flight| now < flight.given_up)
     }
 
-    fn publish(&mut self, report: Report) {
-        if report != Report::Nothing {
+    fn publish(&mut self, report: Report<L::Found>) {
+        if !matches!(report, Report::Nothing) {
             self.news = Some(Arc::new(report));
             self.version += 1;
         }
@@ -294,14 +304,17 @@ impl State {
 }
 
 /// The right to make the look-up that is due; it is given back by dropping it.
-struct Claim {
-    shared: Arc<Shared>,
+struct Claim<L: LookUp> {
+    shared: Arc<Shared<L>>,
     number: u64,
-    lookup: Option<Box<Lookup>>,
-    outcome: Option<Result<Answer, Failure>>,
+    lookup: Option<Box<L>>,
+    outcome: Option<Outcome<L>>,
 }
 
-impl Claim {
+/// How a look-up ended.
+type Outcome<L> = Result<Answer<<L as LookUp>::Found>, Failure>;
+
+impl<L: LookUp> Claim<L> {
     async fn run(mut self) {
         if let Some(lookup) = &mut self.lookup {
             self.outcome = Some(lookup.run().await);
@@ -309,7 +322,7 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl<L: LookUp> Drop for Claim<L> {
     fn drop(&mut self) {
         self.shared.landed(self.number, self.lookup.take(), self.outcome.take());
     }

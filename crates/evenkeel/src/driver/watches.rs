@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use evenkeel_core::{ServiceConfig, Status, SubchannelId, Watch, WatchEvent, WatchId};
+use evenkeel_core::{
+    BalancerNews, Output, ServiceConfig, Status, SubchannelId, Watch, WatchEvent, WatchId,
+    observe::Event,
+};
 
 use super::Driver;
 use crate::call::Pinned;
@@ -41,6 +44,33 @@ impl Driver {
             None => {
                 let ended = WatchEvent::Ended(Status::unavailable("the connection is gone"));
                 self.engine.watch_event(self.shared.now_ns(), id, &ended);
+            }
+        }
+    }
+
+    /// Tells observers what became of the balancer; what is wrong with its list is logged too.
+    pub(super) fn balancer_news(&self, news: &BalancerNews) {
+        let target = &self.options.target;
+        match news {
+            BalancerNews::List { servers, drops, ignored } if ignored.total() > 0 => {
+                tracing::warn!(
+                    %target, servers, drops, ?ignored,
+                    "the balancer's list has entries that can't be used"
+                );
+            }
+            other => tracing::debug!(%target, ?other, "balancer"),
+        }
+        self.options.recorder.record(&Event::Balancer(news));
+    }
+
+    /// Says to balancers what is left to say, and ends their streams.
+    pub(super) fn last_words(&mut self) {
+        self.engine.shutdown(self.shared.now_ns());
+        while let Some(output) = self.engine.poll_output() {
+            match output {
+                Output::WatchSend { id, message } => self.watches.send(id, message),
+                Output::Unwatch { id } => self.watches.stop(id),
+                _ => {}
             }
         }
     }

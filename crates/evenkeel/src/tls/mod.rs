@@ -204,6 +204,13 @@ impl Secure for Handshakes {
         })
     }
 
+    fn named(&self, name: &str) -> Result<Arc<dyn Secure>, String> {
+        let name = ServerName::try_from(name.to_owned()).map_err(|_| {
+            format!("expected a DNS name or an IP address as the server's name, got {name:?}")
+        })?;
+        Ok(Arc::new(Self { name, configs: self.configs.clone() }))
+    }
+
     fn explain(&self, error: String) -> String {
         explain::greeting(error)
     }

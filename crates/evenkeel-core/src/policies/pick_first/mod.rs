@@ -76,6 +76,12 @@ impl Default for PickFirst {
 }
 
 impl PickFirst {
+    /// The address that it is connected to.
+    pub fn connected_to(&self) -> Option<&Address> {
+        let Phase::Ready(id) = self.phase else { return None };
+        self.attempts.iter().find(|a| a.id == Some(id)).map(|a| &a.address)
+    }
+
     fn update(&mut self, addresses: Vec<Address>, ctx: &mut Ctx<'_>) {
         self.expired = false;
         let had_none = self.attempts.is_empty();
@@ -256,7 +262,8 @@ impl PickFirst {
         ctx.publish();
     }
 
-    fn failure(&self) -> Status {
+    /// Why no call can be sent.
+    pub(crate) fn failure(&self) -> Status {
         if self.attempts.is_empty() {
             return self.last_error.clone();
         }
@@ -301,7 +308,7 @@ impl LbPolicy for PickFirst {
                 self.subchannel_health(id, state, error, ctx);
             }
             // It begins no watch of its own.
-            Input::WatchEvent { .. } => {}
+            Input::WatchEvent { .. } | Input::Shutdown => {}
             Input::Timer(timer) => {
                 if let Phase::FirstPass { next, timer: Some(set) } = self.phase
                     && set == timer

@@ -10,7 +10,10 @@ use std::{
 
 use hickory_resolver::proto::{
     op::{Message, Query, ResponseCode},
-    rr::{Name, RData, Record, RecordType, rdata::CNAME},
+    rr::{
+        Name, RData, Record, RecordType,
+        rdata::{CNAME, SRV},
+    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -28,6 +31,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) enum Does {
     /// These addresses (those of the type asked for) with this TTL in seconds.
     Has(u32, Vec<IpAddr>),
+    /// SRV records with this TTL: priority, weight, port, host.
+    Services(u32, Vec<(u16, u16, u16, &'static str)>),
     /// A CNAME with this TTL, and what the target has, if anything, in the same message or not.
     Alias {
         ttl_s: u32,
@@ -170,6 +175,14 @@ impl Shared {
         match does {
             Does::Has(ttl_s, addresses) => {
                 message.add_answers(records(query.name(), query.query_type(), ttl_s, &addresses));
+            }
+            Does::Services(ttl_s, services) => {
+                let record = |(priority, weight, port, host)| {
+                    let srv = SRV::new(priority, weight, port, Name::from_ascii(host).unwrap());
+                    Record::from_rdata(query.name().clone(), ttl_s, RData::SRV(srv))
+                };
+                let is_asked = query.query_type() == RecordType::SRV;
+                message.add_answers(services.into_iter().filter(|_| is_asked).map(record));
             }
             Does::Alias { ttl_s, to, inline } => {
                 message.add_answers(self.chain(query, ttl_s, to, inline));

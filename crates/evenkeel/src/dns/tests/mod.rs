@@ -7,6 +7,7 @@ mod options;
 mod records;
 mod search;
 mod sharing;
+mod srv;
 mod updates;
 
 use std::{
@@ -16,7 +17,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use evenkeel_core::Address;
+use evenkeel_core::{Address, Balancer, Balancers};
 use hickory_resolver::proto::rr::Name;
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
@@ -25,7 +26,7 @@ use tokio::{
 };
 
 use self::double::PATIENCE;
-use super::*;
+use super::{schedule::LookUp as _, *};
 
 /// More reports than any test waits for.
 const EVENTS_MAX: usize = 1000;
@@ -42,7 +43,12 @@ fn options() -> DnsOptions {
 #[derive(Debug, PartialEq)]
 enum Event {
     Update(Vec<String>),
-    Error { message: String, expired: bool },
+    /// Of a resolver that looks up balancers: the addresses, and `<address> <name>` or `pending`.
+    Both(Vec<String>, Vec<String>),
+    Error {
+        message: String,
+        expired: bool,
+    },
 }
 
 /// A channel's resolvers, which share with those of the same registry.
@@ -72,7 +78,15 @@ impl ResolverSink for Sink {
             [Address::Tcp(address)] => address.to_string(),
             several => panic!("one address each, not {several:?}"),
         });
-        self.keep(Event::Update(addresses.collect()));
+        let addresses = addresses.collect();
+        self.keep(match update.balancers {
+            Balancers::None => Event::Update(addresses),
+            Balancers::Found(found) => {
+                let show = |b: &Balancer| format!("{} {}", b.address, b.name.as_deref().unwrap());
+                Event::Both(addresses, found.iter().map(show).collect())
+            }
+            _ => Event::Both(addresses, vec!["pending".into()]),
+        });
     }
 
     fn error(&self, error: ResolverError) {
