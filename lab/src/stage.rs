@@ -1,11 +1,15 @@
-//! Where one phase plays: a block of addresses, a DNS server on it, and a fleet. Phases share
-//! nothing, so they run side by side without disturbing each other's figures.
+//! Where one phase plays: a block of addresses, a DNS server on it, an API server if the phase needs
+//! one, and a fleet. Phases share nothing, so they run side by side without disturbing each other's
+//! figures.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use apiserver::{ApiServer, SliceEndpoint, SliceSpec};
 
 use crate::{
     blocks::{BACKEND_PORT, Block},
     client::{Client, all_ready},
+    clock::unix_s,
     dns::{self, Dns},
     error::LabError,
     fleet::Fleet,
@@ -14,6 +18,8 @@ use crate::{
 
 /// How long a client may take to have a READY subchannel to every backend.
 const READY_LIMIT: Duration = Duration::from_secs(10);
+/// The Service at the API server, in the namespace `default`.
+const SERVICE: &str = "greeter";
 
 /// The surroundings of one phase.
 pub(crate) struct Stage {
@@ -22,7 +28,12 @@ pub(crate) struct Stage {
     pub(crate) block: Arc<Block>,
     pub(crate) dns: Dns,
     pub(crate) fleet: Fleet,
+    /// Of a phase whose clients watch EndpointSlices.
+    pub(crate) api: Option<ApiServer>,
     published: Vec<u8>,
+    /// Deleted and not gone yet: their slice says so.
+    terminating: Vec<u8>,
+    client_env: Vec<(&'static str, String)>,
 }
 
 impl Stage {
@@ -40,7 +51,38 @@ impl Stage {
         let dns = Dns::start(block.dns_ip()).await?;
         let fleet = Fleet::new(Arc::clone(&run), phase, Arc::clone(&block), settings);
         let phase = phase.to_owned();
-        Ok(Self { run, phase, block, dns, fleet, published: Vec::new() })
+        Ok(Self {
+            run,
+            phase,
+            block,
+            dns,
+            fleet,
+            api: None,
+            published: Vec::new(),
+            terminating: Vec::new(),
+            client_env: Vec::new(),
+        })
+    }
+
+    /// The same with an API server, which the clients of this phase watch instead of DNS.
+    ///
+    /// # Errors
+    ///
+    /// When no block is free, or one of the servers can't start.
+    pub(crate) async fn open_with_api(
+        run: Arc<Run>,
+        phase: &str,
+        settings: &[(&'static str, &str)],
+    ) -> Result<Self, LabError> {
+        let mut stage = Self::open(run, phase, settings).await?;
+        let address = SocketAddr::from((stage.block.dns_ip(), 0));
+        let what = || format!("API server on {}", address.ip());
+        let api = ApiServer::start(address).await.map_err(LabError::io(what()))?;
+        let kubeconfig = stage.run.path(&format!("{phase}.kubeconfig"));
+        std::fs::write(&kubeconfig, api.kubeconfig()).map_err(LabError::io(what()))?;
+        stage.client_env.push(("KUBECONFIG", kubeconfig.display().to_string()));
+        stage.api = Some(api);
+        Ok(stage)
     }
 
     /// A progress line of this phase.
@@ -48,15 +90,18 @@ impl Stage {
         self.run.progress().say(&self.phase, what);
     }
 
-    /// The target of every client of this phase: a headless Service, asked for at our DNS server.
+    /// The target of every client of this phase: a Service, asked for at our API server or else, as
+    /// a headless one, at our DNS server.
     pub(crate) fn target(&self) -> String {
+        if self.api.is_some() {
+            return format!("kubernetes:///{SERVICE}.default:{BACKEND_PORT}");
+        }
         dns::target(SocketAddr::V4(self.dns.address()), BACKEND_PORT)
     }
 
     /// Adds `hosts` to the Service's records and returns when.
     pub(crate) async fn publish(&mut self, hosts: &[u8]) -> f64 {
-        self.published.extend(hosts);
-        self.dns.publish(&self.fleet.ips(&self.published)).await
+        self.exchange(&[], hosts).await
     }
 
     /// Takes `hosts` out of the Service's records and returns when.
@@ -69,7 +114,29 @@ impl Stage {
     pub(crate) async fn exchange(&mut self, old: &[u8], new: &[u8]) -> f64 {
         self.published.retain(|host| !old.contains(host));
         self.published.extend(new);
+        self.terminating.retain(|host| !new.contains(host));
+        self.terminating.extend(old);
+        let at = unix_s();
+        if self.apply_slice() {
+            return at;
+        }
         self.dns.publish(&self.fleet.ips(&self.published)).await
+    }
+
+    /// The pods `hosts` have ended: they leave the Service's slice.
+    pub(crate) fn forget(&mut self, hosts: &[u8]) {
+        self.terminating.retain(|host| !hosts.contains(host));
+        self.apply_slice();
+    }
+
+    /// Writes the slice as the EndpointSlice controller does; false without an API server.
+    fn apply_slice(&self) -> bool {
+        let Some(api) = &self.api else { return false };
+        let ready = self.fleet.ips(&self.published).into_iter().map(SliceEndpoint::ready);
+        let terminating = self.fleet.ips(&self.terminating).into_iter();
+        let endpoints = ready.chain(terminating.map(SliceEndpoint::terminating)).collect();
+        api.apply(&SliceSpec::new(SERVICE, BACKEND_PORT, endpoints));
+        true
     }
 
     /// Starts a client of this phase with `--target` and `flags`.
@@ -79,7 +146,8 @@ impl Stage {
     /// When it can't be started.
     pub(crate) async fn client(&self, flags: &[&str]) -> Result<Client, LabError> {
         let flags = self.flags(flags);
-        Client::start(&self.run, &format!("{}-client", self.phase), &flags).await
+        let name = format!("{}-client", self.phase);
+        Client::start(&self.run, &name, &flags, &self.client_env).await
     }
 
     /// Starts a client and waits until it has a READY subchannel to each of `hosts`. A backend
@@ -112,7 +180,8 @@ impl Stage {
     pub(crate) async fn original_lines(&self, flags: &[&str]) -> Result<Vec<String>, LabError> {
         let name = format!("{}-lines", self.phase);
         let flags = self.flags(flags);
-        let lines = Client::lines(&self.run, &name, &flags, Duration::from_secs(20)).await?;
+        let limit = Duration::from_secs(20);
+        let lines = Client::lines(&self.run, &name, &flags, &self.client_env, limit).await?;
         let original = ["Will use", "Creating channel", "Greeting:", "Error invoking"];
         let is_original = |line: &String| original.iter().any(|start| line.starts_with(start));
         Ok(lines.into_iter().filter(is_original).collect())
