@@ -177,12 +177,7 @@ impl Shared {
                 message.add_answers(records(query.name(), query.query_type(), ttl_s, &addresses));
             }
             Does::Services(ttl_s, services) => {
-                let record = |(priority, weight, port, host)| {
-                    let srv = SRV::new(priority, weight, port, Name::from_ascii(host).unwrap());
-                    Record::from_rdata(query.name().clone(), ttl_s, RData::SRV(srv))
-                };
-                let is_asked = query.query_type() == RecordType::SRV;
-                message.add_answers(services.into_iter().filter(|_| is_asked).map(record));
+                message.add_answers(srv(query, ttl_s, services));
             }
             Does::Alias { ttl_s, to, inline } => {
                 message.add_answers(self.chain(query, ttl_s, to, inline));
@@ -253,6 +248,15 @@ impl Shared {
         }
         all
     }
+}
+
+fn srv(query: &Query, ttl_s: u32, services: Vec<(u16, u16, u16, &str)>) -> Vec<Record> {
+    let is_asked = query.query_type() == RecordType::SRV;
+    let record = |(priority, weight, port, host)| {
+        let srv = SRV::new(priority, weight, port, Name::from_ascii(host).unwrap());
+        Record::from_rdata(query.name().clone(), ttl_s, RData::SRV(srv))
+    };
+    services.into_iter().filter(|_| is_asked).map(record).collect()
 }
 
 fn records(name: &Name, kind: RecordType, ttl_s: u32, addresses: &[IpAddr]) -> Vec<Record> {
