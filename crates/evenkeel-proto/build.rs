@@ -1,16 +1,17 @@
 //! Generates the protocols' messages and stubs with protox, so that nobody needs protoc, and keeps
-//! channelz's descriptor set, because that service is for tools that ask a server what it has.
+//! the descriptor sets of services that tools ask a server for.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
 const CHANNELZ: &str = "grpc/channelz/v1/channelz.proto";
+const LOAD_BALANCER: &str = "grpc/lb/v1/load_balancer.proto";
 
 const FILES: [&str; 5] = [
     CHANNELZ,
     "grpc/health/v1/health.proto",
-    "grpc/lb/v1/load_balancer.proto",
+    LOAD_BALANCER,
     "xds/data/orca/v3/orca_load_report.proto",
     "xds/service/orca/v3/orca.proto",
 ];
@@ -28,8 +29,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-changed={}", root.join(file).display());
     }
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
-    let channelz = protox::compile([CHANNELZ], [&root])?;
-    fs::write(out_dir.join("channelz.bin"), channelz.encode_to_vec())?;
+    for (file, set) in [(CHANNELZ, "channelz.bin"), (LOAD_BALANCER, "load_balancer.bin")] {
+        let descriptors = protox::compile([file], [&root])?;
+        fs::write(out_dir.join(set), descriptors.encode_to_vec())?;
+    }
     let descriptors = protox::compile(FILES, [&root])?;
     tonic_prost_build::configure().build_transport(false).compile_fds(descriptors)?;
     Ok(())

@@ -41,7 +41,7 @@ pub enum Case {
 }
 
 const NO_GZIP: &str = "messages are not compressed: no compression is linked";
-const NO_ORCA: &str = "load reports (ORCA) are not built yet";
+const NO_ORCA: &str = "our channel has no policy yet that reads load reports (ORCA)";
 
 /// Cases that need no cloud credentials and that we do not have, and why.
 pub const NOT_SUPPORTED: [(&str, &str); 7] = [

@@ -13,6 +13,7 @@ use std::{
 use clap::{ArgAction, Parser};
 use evenkeel_server::{
     ConfigError, ServeError, Server, Termination,
+    orca::Orca,
     tls::{Identity, ServerTls, TlsError},
 };
 use rustls::crypto::ring;
@@ -25,6 +26,8 @@ use super::{echo::Echo, proto::test_service_server::TestServiceServer, service::
 const EXIT_USAGE: u8 = 64;
 /// Nobody waits for calls of a test that is over.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
+/// Of load reports out of band; the case waits for changed ones.
+const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// gRPC's interop test server on evenkeel-server.
 #[derive(Clone, Debug, Parser)]
@@ -106,7 +109,9 @@ async fn serve(flags: &Flags) -> Result<u8, Error> {
         let tls = ServerTls::new(Identity::watch(chain, key)?);
         builder = builder.tls(tls.provider(Arc::new(ring::default_provider())))?;
     }
-    let server = builder.build(routes(TestServer::new(own_id())))?;
+    let service = TestServer::new(own_id());
+    builder = builder.orca(Orca::new(service.metrics()).min_report_interval(REPORT_INTERVAL));
+    let server = builder.build(routes(service))?;
     let signals = Termination::install()?;
     let listener =
         TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;

@@ -1,15 +1,18 @@
 //! `grpc.testing.TestService` as the descriptions have it. Methods that no case of ours needs are
 //! left to the generated stubs, which answer UNIMPLEMENTED.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use evenkeel_server::orca::{CallMetrics, ServerMetrics};
 use futures_util::stream::{self, BoxStream, StreamExt as _};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::proto::{
     BoolValue, EchoStatus, Empty, Payload, PayloadType, ResponseParameters, SimpleRequest,
     SimpleResponse, StreamingInputCallRequest, StreamingInputCallResponse,
-    StreamingOutputCallRequest, StreamingOutputCallResponse, test_service_server::TestService,
+    StreamingOutputCallRequest, StreamingOutputCallResponse, TestOrcaReport,
+    test_service_server::TestService,
 };
 
 /// The largest payload that a request may ask for.
@@ -21,13 +24,27 @@ const RESPONSES_MAX: usize = 1_000;
 #[derive(Clone, Debug)]
 pub struct TestServer {
     id: String,
+    load: Load,
+}
+
+/// The values that clients of the case `orca_oob` set, one of them at a time.
+#[derive(Clone, Debug, Default)]
+struct Load {
+    metrics: ServerMetrics,
+    turn: Arc<Mutex<()>>,
 }
 
 impl TestServer {
     /// A server that answers `id` to those who ask who it is.
     #[must_use]
     pub fn new(id: impl Into<String>) -> Self {
-        Self { id: id.into() }
+        Self { id: id.into(), load: Load::default() }
+    }
+
+    /// The values that clients have set, for [`evenkeel_server::Builder::orca`].
+    #[must_use]
+    pub fn metrics(&self) -> &ServerMetrics {
+        &self.load.metrics
     }
 }
 
@@ -43,8 +60,12 @@ impl TestService for TestServer {
         &self,
         request: Request<SimpleRequest>,
     ) -> Result<Response<SimpleResponse>, Status> {
+        let metrics = request.extensions().get::<CallMetrics>().cloned();
         let request = request.into_inner();
         refuse_compression(request.expect_compressed)?;
+        if let (Some(metrics), Some(report)) = (metrics, request.orca_per_query_report) {
+            record(&metrics, &report);
+        }
         refuse(request.response_status)?;
         Ok(Response::new(SimpleResponse {
             payload: Some(payload(request.response_type, request.response_size)?),
@@ -57,8 +78,8 @@ impl TestService for TestServer {
         &self,
         request: Request<StreamingOutputCallRequest>,
     ) -> Result<Response<Replies>, Status> {
-        let mut answers = Answers::default();
-        answers.ask(request.into_inner())?;
+        let mut answers = Answers { load: self.load.clone(), ..Answers::default() };
+        answers.ask(request.into_inner()).await?;
         Ok(answers.response())
     }
 
@@ -82,17 +103,18 @@ impl TestService for TestServer {
         request: Request<Streaming<StreamingOutputCallRequest>>,
     ) -> Result<Response<Replies>, Status> {
         let requests = Some(request.into_inner());
-        Ok(Answers { requests, ..Answers::default() }.response())
+        let load = self.load.clone();
+        Ok(Answers { requests, load, ..Answers::default() }.response())
     }
 
     async fn half_duplex_call(
         &self,
         request: Request<Streaming<StreamingOutputCallRequest>>,
     ) -> Result<Response<Replies>, Status> {
-        let mut answers = Answers::default();
+        let mut answers = Answers { load: self.load.clone(), ..Answers::default() };
         let mut requests = request.into_inner();
         while let Some(request) = requests.message().await? {
-            answers.ask(request)?;
+            answers.ask(request).await?;
             if answers.wanted.len() > RESPONSES_MAX {
                 let text = format!("expected at most {RESPONSES_MAX} responses asked for at once");
                 return Err(Status::resource_exhausted(text));
@@ -108,12 +130,21 @@ struct Answers {
     /// Read whenever nothing is wanted.
     requests: Option<Streaming<StreamingOutputCallRequest>>,
     wanted: VecDeque<(i32, ResponseParameters)>,
+    load: Load,
+    /// Held from the first report that the call sets to its end, as the descriptions ask for.
+    turn: Option<OwnedMutexGuard<()>>,
 }
 
 impl Answers {
     /// Takes one request up; its status may end the call.
-    fn ask(&mut self, request: StreamingOutputCallRequest) -> Result<(), Status> {
+    async fn ask(&mut self, request: StreamingOutputCallRequest) -> Result<(), Status> {
         refuse(request.response_status)?;
+        if let Some(report) = request.orca_oob_report {
+            if self.turn.is_none() {
+                self.turn = Some(Arc::clone(&self.load.turn).lock_owned().await);
+            }
+            self.load.set(&report);
+        }
         let kind = request.response_type;
         self.wanted.extend(request.response_parameters.into_iter().map(|wanted| (kind, wanted)));
         Ok(())
@@ -134,7 +165,7 @@ impl Answers {
                 None => None,
             };
             let Some(request) = request else { return Ok(None) };
-            self.ask(request)?;
+            self.ask(request).await?;
         }
     }
 
@@ -143,6 +174,29 @@ impl Answers {
             Ok(answers.next().await?.map(|reply| (reply, answers)))
         });
         Response::new(replies.boxed())
+    }
+}
+
+impl Load {
+    /// Sets what the report has, and forgets the rest.
+    fn set(&self, report: &TestOrcaReport) {
+        self.metrics.set_cpu_utilization(report.cpu_utilization);
+        self.metrics.set_memory_utilization(report.memory_utilization);
+        self.metrics.forget_utilizations();
+        for (name, value) in &report.utilization {
+            self.metrics.set_utilization(name, *value);
+        }
+    }
+}
+
+fn record(metrics: &CallMetrics, report: &TestOrcaReport) {
+    metrics.set_cpu_utilization(report.cpu_utilization);
+    metrics.set_memory_utilization(report.memory_utilization);
+    for (name, value) in &report.utilization {
+        metrics.set_utilization(name, *value);
+    }
+    for (name, value) in &report.request_cost {
+        metrics.set_request_cost(name, *value);
     }
 }
 

@@ -27,6 +27,10 @@ const HOST: &str = "127.0.0.1";
 /// The peers that this needs.
 pub(crate) const TOOLS: &[&str] = &["interop-client", "interop-server"];
 
+/// Cases that only grpc-go's client has, since only its channel has the policy that they need.
+const ORCA_CASES: [&str; 2] = ["orca_per_rpc", "orca_oob"];
+const ORCA_POLICY: &str = r#"{"loadBalancingConfig":[{"test_backend_metrics_load_balancer":{}}]}"#;
+
 const OURS_TO_THEIRS: &str = "our client, grpc-go server";
 const THEIRS_TO_OURS: &str = "grpc-go client, our server";
 
@@ -69,21 +73,26 @@ async fn both_ways(
     tls: Option<&Certificates>,
     rows: &Sender<Row>,
 ) -> Result<(), Error> {
-    let over = |case: Case| match tls {
-        None => case.name().to_owned(),
-        Some(_) => format!("{} over TLS", case.name()),
+    let over = |case: &str| match tls {
+        None => case.to_owned(),
+        Some(_) => format!("{case} over TLS"),
     };
     let theirs = start_theirs(&facility.tool("interop-server"), tls).await?;
     let client = Client { program: &programs.client, dashes: "--", port: theirs.port, tls };
     for case in Case::ALL.into_iter().filter(|case| meant_for_theirs(*case)) {
-        send(rows, &over(case), OURS_TO_THEIRS, client.run(case.name()).await).await;
+        let case = case.name();
+        send(rows, &over(case), OURS_TO_THEIRS, client.run(case, &[]).await).await;
     }
     drop(theirs);
     let ours = start_ours(&programs.server, tls).await?;
     let tool = facility.tool("interop-client");
     let client = Client { program: &tool, dashes: "-", port: ours.port, tls };
-    for case in Case::ALL {
-        send(rows, &over(case), THEIRS_TO_OURS, client.run(case.name()).await).await;
+    for case in Case::ALL.map(Case::name) {
+        send(rows, &over(case), THEIRS_TO_OURS, client.run(case, &[]).await).await;
+    }
+    for case in ORCA_CASES {
+        let config = ("service_config_json", ORCA_POLICY.to_owned());
+        send(rows, &over(case), THEIRS_TO_OURS, client.run(case, &[config]).await).await;
     }
     Ok(())
 }
@@ -98,7 +107,6 @@ fn meant_for_theirs(case: Case) -> bool {
 fn directions(case: &str) -> &'static [&'static str] {
     match case {
         "cacheable_unary" => &[],
-        "orca_per_rpc" | "orca_oob" => &[OURS_TO_THEIRS, THEIRS_TO_OURS],
         _ => &[OURS_TO_THEIRS],
     }
 }
@@ -119,7 +127,7 @@ struct Client<'a> {
 }
 
 impl Client<'_> {
-    async fn run(&self, case: &str) -> Result<Value, Error> {
+    async fn run(&self, case: &str, further: &[(&str, String)]) -> Result<Value, Error> {
         let flags = [
             ("server_host", HOST.to_owned()),
             ("server_port", self.port.to_string()),
@@ -135,6 +143,7 @@ impl Client<'_> {
             ]
         });
         let flags = flags.into_iter().chain(tls.into_iter().flatten());
+        let flags = flags.chain(further.iter().cloned());
         command.args(flags.map(|(flag, value)| format!("{}{flag}={value}", self.dashes)));
         let began = Instant::now();
         let finished = process::run(&mut command, CASE_LIMIT).await?;

@@ -7,7 +7,7 @@ use super::channelz;
 use super::connections::count_during;
 use super::error::Error;
 use super::facility::Facility;
-use super::process::{self, Started};
+use super::process::{self, Finished, Started};
 use super::row::Row;
 use super::scenario::GREETER;
 use rustix::process::Signal;
@@ -25,6 +25,22 @@ const CLIENT_LIMIT: Duration = Duration::from_secs(60);
 pub(super) const TOOL_LIMIT: Duration = Duration::from_secs(30);
 const SERVICE: &str = "helloworld.Greeter";
 const GHZ_CALLS: &str = "2000";
+
+/// Greeters whose load is worth a weight: 4 calls at once, and reports of what that comes to.
+const ORCA: [(&str, &str); 3] =
+    [("GREETER_ORCA", "true"), ("GREETER_ORCA_OOB_MIN", "200ms"), ("GREETER_CAPACITY", "4")];
+/// Both ways in which a client gets the reports; its own periods are far longer than a test.
+const WEIGHTED: [(&str, &str); 2] = [
+    (
+        "grpc-go weighted_round_robin, reports in trailers",
+        r#"{"blackoutPeriod":"0.1s","weightUpdatePeriod":"0.1s"}"#,
+    ),
+    (
+        "grpc-go weighted_round_robin, reports out of band",
+        r#"{"blackoutPeriod":"0.1s","weightUpdatePeriod":"0.1s",
+            "enableOobLoadReport":true,"oobReportingPeriod":"0.2s"}"#,
+    ),
+];
 
 /// The peers that this needs.
 pub(crate) const TOOLS: &[&str] = &["peer", "peers-python", "grpcurl", "grpc-health-probe", "ghz"];
@@ -45,7 +61,9 @@ pub(crate) async fn run(
     eprintln!("on {}: {GREETER}", block.net());
     let mut aged = Vec::new();
     for number in 1..=3 {
-        aged.push(start(greeter, block.backend(number), Some("1s")).await?);
+        aged.push(
+            start(greeter, block.backend(number), &[("GRPC_MAX_CONNECTION_AGE", "1s")]).await?,
+        );
     }
     let clients: [(&str, Vec<PathBuf>); 2] = [
         ("grpc-go client, connection age 1s", vec![facility.tool("peer"), "client".into()]),
@@ -65,7 +83,16 @@ pub(crate) async fn run(
         send(rows, case, client_under_age(&command, &aged).await).await;
     }
     drop(aged);
-    let plain = start(greeter, block.backend(4), None).await?;
+    let mut weighed = Vec::new();
+    for (number, delay) in (1..).zip(["10ms", "10ms", "20ms"]) {
+        let settings = [ORCA.as_slice(), &[("GREETER_DELAY", delay)]].concat();
+        weighed.push(start(greeter, block.backend(number), &settings).await?);
+    }
+    for (case, config) in WEIGHTED {
+        send(rows, case, weighted_client(&facility.tool("peer"), &weighed, config).await).await;
+    }
+    drop(weighed);
+    let plain = start(greeter, block.backend(4), &[]).await?;
     send(rows, "grpcurl", grpcurl(facility, &plain.address).await).await;
     let shown = channelz::run(facility, &plain.address, &block.backend(5)).await;
     send(rows, "grpcurl, channelz", shown).await;
@@ -81,17 +108,18 @@ async fn send(rows: &Sender<Row>, case: &str, result: Result<Value, Error>) {
     let _ = rows.send(Row::new(GREETER, case, result)).await;
 }
 
-async fn start(program: &Path, address: String, age: Option<&str>) -> Result<Greeter, Error> {
+async fn start(
+    program: &Path,
+    address: String,
+    settings: &[(&str, &str)],
+) -> Result<Greeter, Error> {
     let mut command = Command::new(program);
     // Draining slowly is for Kubernetes; nobody sends calls here any more.
     command.args(["--listen", &address, "--drain-delay", "0s"]).env_remove("MY_POD_IP");
     if std::env::var_os("RUST_LOG").is_none() {
         command.env("RUST_LOG", "warn");
     }
-    match age {
-        Some(age) => command.env("GRPC_MAX_CONNECTION_AGE", age),
-        None => command.env_remove("GRPC_MAX_CONNECTION_AGE"),
-    };
+    command.env_remove("GRPC_MAX_CONNECTION_AGE").envs(settings.iter().copied());
     let mut process = Started::spawn(&mut command, Signal::TERM)?;
     let mut lines = process.lines().expect("nobody took the lines of a child just started");
     let said = tokio::time::timeout(START_LIMIT, lines.next_line()).await;
@@ -107,11 +135,15 @@ async fn start(program: &Path, address: String, age: Option<&str>) -> Result<Gre
     Ok(Greeter { address, _process: process })
 }
 
-async fn client_under_age(command: &[PathBuf], greeters: &[Greeter]) -> Result<Value, Error> {
+fn target(greeters: &[Greeter]) -> String {
     let addresses: Vec<&str> = greeters.iter().map(|greeter| greeter.address.as_str()).collect();
+    format!("static:///{}", addresses.join(","))
+}
+
+async fn client_under_age(command: &[PathBuf], greeters: &[Greeter]) -> Result<Value, Error> {
     let listeners: Vec<SocketAddrV4> =
-        addresses.iter().filter_map(|address| address.parse().ok()).collect();
-    let target = format!("static:///{}", addresses.join(","));
+        greeters.iter().filter_map(|greeter| greeter.address.parse().ok()).collect();
+    let target = target(greeters);
     let mut client = Command::new(&command[0]);
     client
         .args(&command[1..])
@@ -119,7 +151,23 @@ async fn client_under_age(command: &[PathBuf], greeters: &[Greeter]) -> Result<V
         .args(["--rps", "1000", "--duration", "20s", "--warmup", "5s"]);
     let (finished, connections) =
         count_during(&listeners, process::run(&mut client, CLIENT_LIMIT)).await;
-    let finished = finished?;
+    let mut result = client_result(&finished?)?;
+    result.insert("connections".to_owned(), json!(connections));
+    Ok(Value::Object(result))
+}
+
+/// grpc-go's weights come from what our greeters report, so the one at half speed gets half.
+async fn weighted_client(peer: &Path, greeters: &[Greeter], config: &str) -> Result<Value, Error> {
+    let mut client = Command::new(peer);
+    client
+        .args(["client", "--target", &target(greeters), "--no-stdin"])
+        .args(["--policy", "weighted_round_robin", "--policy-config", config])
+        .args(["--rps", "300", "--duration", "8s", "--warmup", "5s"]);
+    client_result(&process::run(&mut client, CLIENT_LIMIT).await?).map(Value::Object)
+}
+
+/// What rows keep of a client's line.
+fn client_result(finished: &Finished) -> Result<Map<String, Value>, Error> {
     let line = finished.stdout.lines().last().unwrap_or_default();
     let all: Map<String, Value> = serde_json::from_str(line).map_err(|e| {
         Error::Process(format!(
@@ -133,8 +181,7 @@ async fn client_under_age(command: &[PathBuf], greeters: &[Greeter]) -> Result<V
     for key in kept.into_iter().chain(["rps", "wall_s", "latency_ms"]) {
         result.insert(key.to_owned(), all.get(key).cloned().unwrap_or_default());
     }
-    result.insert("connections".to_owned(), json!(connections));
-    Ok(Value::Object(result))
+    Ok(result)
 }
 
 /// Standard output of a tool that has to end well.

@@ -30,7 +30,7 @@ pub mod watch;
 
 pub use backoff::Backoff;
 pub use connectivity::ConnectivityState;
-pub use endpoint::{Address, Endpoint};
+pub use endpoint::{Address, Attributes, Endpoint};
 pub use engine::{Engine, EngineOptions, Output};
 pub use picker::{CallOutcome, CallSink, Dropped, Pick, PickArgs, PickResult, Picker};
 pub use policies::grpclb::BalancerNews;

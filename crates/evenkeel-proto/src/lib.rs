@@ -35,6 +35,10 @@ pub mod grpc {
             // The generator documents only what the .proto file comments.
             #![allow(missing_docs, unused_qualifications)]
             include!(concat!(env!("OUT_DIR"), "/grpc.lb.v1.rs"));
+
+            /// The encoded `FileDescriptorSet` of this package, for server reflection.
+            pub const FILE_DESCRIPTOR_SET: &[u8] =
+                include_bytes!(concat!(env!("OUT_DIR"), "/load_balancer.bin"));
         }
     }
 }

@@ -24,6 +24,7 @@ use tracing::{debug, error};
 use crate::{
     config::RESPONSE_PIECE_BYTES_MAX,
     observe::Event,
+    orca::{CallMetrics, Orca, report},
     streams::{Progress, Streams},
     timeout,
 };
@@ -35,6 +36,8 @@ pub(crate) struct CallService {
     /// What a secure connection adds.
     extensions: Option<Extensions>,
     streams: Streams,
+    /// Where trailers carry reports.
+    orca: Option<Orca>,
 }
 
 impl CallService {
@@ -43,8 +46,10 @@ impl CallService {
         info: TcpConnectInfo,
         extensions: Option<Extensions>,
         streams: Streams,
+        orca: Option<&Orca>,
     ) -> Self {
-        Self { routes, info, extensions, streams }
+        let orca = orca.filter(|orca| orca.per_call).cloned();
+        Self { routes, info, extensions, streams, orca }
     }
 }
 
@@ -67,7 +72,11 @@ impl Service<Request<Incoming>> for CallService {
             path: request.uri().path_and_query().cloned(),
             progress: self.streams.announce(deadline),
             streams: self.streams.clone(),
+            metrics: self.orca.as_ref().map(|orca| CallMetrics::new(&orca.metrics)),
         };
+        if let Some(metrics) = &guard.metrics {
+            request.extensions_mut().insert(metrics.clone());
+        }
         request.extensions_mut().insert(self.info.clone());
         if let Some(extensions) = &self.extensions {
             request.extensions_mut().extend(extensions.clone());
@@ -89,6 +98,8 @@ struct Guard {
     path: Option<PathAndQuery>,
     progress: Arc<Progress>,
     streams: Streams,
+    /// What the call's end reports of its load.
+    metrics: Option<CallMetrics>,
 }
 
 impl Guard {
@@ -110,6 +121,13 @@ impl Guard {
             self.streams.record(Event::HandlerPanicked);
             Status::internal("the handler panicked; the server's log says where")
         })
+    }
+
+    /// Adds what the call reports of its load to its trailers.
+    fn report(&self, trailers: &mut HeaderMap) {
+        if let Some(metrics) = &self.metrics {
+            report(metrics, trailers);
+        }
     }
 
     fn path(&self) -> &str {
@@ -154,14 +172,19 @@ impl Future for CallFuture {
             return Poll::Pending;
         }
         // Ends the handler now and not when hyper drops the stream.
-        let guard = handler.take().map(|(_, guard)| guard);
-        Poll::Ready(Ok(match result {
-            Ok(Poll::Ready(Ok(response))) => response
-                .map(|inner| CallBody { state: guard.map(|guard| BodyState::new(inner, guard)) }),
+        let Some((_, guard)) = handler.take() else { return Poll::Pending };
+        let mut response = match result {
+            Ok(Poll::Ready(Ok(response))) => response,
             Ok(Poll::Ready(Err(never))) => match never {},
-            Ok(Poll::Pending) => only_trailers(deadline_exceeded()),
-            Err(status) => only_trailers(status),
-        }))
+            Ok(Poll::Pending) => deadline_exceeded().into_http(),
+            Err(status) => status.into_http(),
+        };
+        // A response of trailers only has them in its head.
+        if response.headers().contains_key(Status::GRPC_STATUS) {
+            guard.report(response.headers_mut());
+        }
+        let body = |inner| CallBody { state: Some(BodyState::new(inner, guard)) };
+        Poll::Ready(Ok(response.map(body)))
     }
 }
 
@@ -205,7 +228,12 @@ impl BodyState {
                 Poll::Ready(Some(Ok(frame))) if large(&frame) => {
                     *rest = frame.into_data().unwrap_or_default();
                 }
-                other => {
+                mut other => {
+                    if let Poll::Ready(Some(Ok(frame))) = &mut other
+                        && let Some(trailers) = frame.trailers_mut()
+                    {
+                        guard.report(trailers);
+                    }
                     guard.progress.polled(other.is_ready());
                     return Ok(other);
                 }
@@ -227,8 +255,11 @@ impl http_body::Body for CallBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Some(state) = &mut self.state else { return Poll::Ready(None) };
         state.poll(cx).unwrap_or_else(|status| {
-            self.state = None;
-            Poll::Ready(Some(Ok(trailers(status))))
+            let mut trailers = trailers(status);
+            if let Some(state) = self.state.take() {
+                state.guard.report(&mut trailers);
+            }
+            Poll::Ready(Some(Ok(Frame::trailers(trailers))))
         })
     }
 
@@ -245,10 +276,10 @@ impl http_body::Body for CallBody {
     }
 }
 
-fn trailers(status: Status) -> Frame<Bytes> {
+fn trailers(status: Status) -> HeaderMap {
     let mut headers = HeaderMap::new();
     // Our statuses have short ASCII messages and no metadata; if it could fail, an empty trailer is
     // what a client reads as UNKNOWN.
     let _ = status.add_header(&mut headers);
-    Frame::trailers(headers)
+    headers
 }

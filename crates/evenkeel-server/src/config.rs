@@ -8,8 +8,9 @@ use tonic::service::Routes;
 use crate::{
     health::Health,
     observe::{Observer, Reporter},
+    orca::{Orca, OutOfBand},
     secure::Secure,
-    server::Server,
+    server::{Endless, Server},
     view::ServerView,
 };
 
@@ -143,6 +144,7 @@ pub(crate) struct Settings {
     pub(crate) max_header_list_bytes: u32,
     pub(crate) tcp_keepalive: Duration,
     pub(crate) seed: Option<u64>,
+    pub(crate) orca: Option<Orca>,
 }
 
 impl Default for Builder {
@@ -164,6 +166,7 @@ impl Default for Builder {
             max_header_list_bytes: DEFAULT_MAX_HEADER_LIST_BYTES,
             tcp_keepalive: DEFAULT_TCP_KEEPALIVE,
             seed: None,
+            orca: None,
         };
         let view = ServerView::default();
         let (reflection, secure) = (Vec::new(), None);
@@ -309,6 +312,13 @@ impl Builder {
         self
     }
 
+    /// Reports the server's load to clients and balancers (ORCA, gRFC A51); see [`crate::orca`].
+    #[must_use]
+    pub fn orca(mut self, orca: Orca) -> Self {
+        self.settings.orca = Some(orca);
+        self
+    }
+
     /// Passes every [`crate::Event`] on, beside counting it in [`Server::stats`].
     #[must_use]
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
@@ -342,9 +352,15 @@ impl Builder {
             routes = routes.add_service(reflection(&sets).build_v1()?);
             routes = routes.add_service(reflection(&sets).build_v1alpha()?);
         }
+        let reporting = self.settings.orca.as_ref().and_then(|orca| {
+            let (service, reporting) = OutOfBand::new(&orca.metrics, orca.min_interval?);
+            routes = std::mem::take(&mut routes).add_service(service);
+            Some(reporting)
+        });
         let reporter = Reporter::new(self.observer);
+        let endless = Endless { health, reporting };
         let (view, secure) = (self.view, self.secure);
-        Ok(Server::new(self.settings, routes.prepare(), health, reporter, view, secure))
+        Ok(Server::new(self.settings, routes.prepare(), endless, reporter, view, secure))
     }
 }
 
@@ -368,6 +384,8 @@ impl Settings {
         duration("drain_grace", self.drain_grace, Duration::ZERO)?;
         duration("handshake_timeout", self.handshake_timeout, ms)?;
         duration("tcp_keepalive", self.tcp_keepalive, Duration::from_secs(1))?;
+        let orca = self.orca.as_ref().and_then(|orca| orca.min_interval);
+        duration("orca.min_report_interval", orca.unwrap_or(DURATION_MAX), ms)?;
         at_least("max_connections", self.max_connections as u64, 1)?;
         at_least("max_concurrent_streams", self.max_concurrent_streams.into(), 1)?;
         at_least("max_pending_resets", self.max_pending_resets as u64, 1)?;
@@ -396,9 +414,11 @@ fn at_least(setting: &'static str, value: u64, min: u64) -> Result<(), ConfigErr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::orca::ServerMetrics;
 
     #[test]
     fn settings_outside_their_range_are_refused_with_range_and_value() {
+        let no_interval = Orca::new(&ServerMetrics::new()).min_report_interval(Duration::ZERO);
         let cases = [
             (Server::builder().max_connection_age(Duration::from_millis(5)), "got 5ms"),
             (Server::builder().max_connection_age(Duration::MAX), "10ms to 365 days"),
@@ -412,6 +432,7 @@ mod tests {
             (Server::builder().drain_grace(Duration::MAX), "drain_grace"),
             (Server::builder().handshake_timeout(Duration::ZERO), "handshake_timeout"),
             (Server::builder().tcp_keepalive(Duration::ZERO), "tcp_keepalive"),
+            (Server::builder().orca(no_interval), "orca.min_report_interval: expected 1ms"),
             (Server::builder().max_connections(0), "max_connections: expected at least 1, got 0"),
             (Server::builder().max_concurrent_streams(0), "max_concurrent_streams"),
             (Server::builder().max_pending_resets(0), "max_pending_resets"),

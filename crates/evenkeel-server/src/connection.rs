@@ -64,7 +64,7 @@ impl Connection {
         let streams = Streams::new(self.reporter.clone(), self.settings.max_response_stall);
         let entry = self.view.enter(&info, &streams);
         let (socket, facts) = Socket::new(transport, &self.settings, &streams);
-        let service = CallService::new(self.routes.clone(), info, extensions, streams.clone());
+        let service = self.service(info, extensions, &streams);
         let mut connection = pin!(
             protocol(&self.settings, &streams).serve_connection(TokioIo::new(socket), service)
         );
@@ -122,6 +122,16 @@ impl Connection {
                 }
             }
         }
+    }
+
+    fn service(
+        &self,
+        info: TcpConnectInfo,
+        extensions: Option<Extensions>,
+        streams: &Streams,
+    ) -> CallService {
+        let orca = self.settings.orca.as_ref();
+        CallService::new(self.routes.clone(), info, extensions, streams.clone(), orca)
     }
 
     /// The bytes for HTTP/2, and what a secure connection adds to each request.

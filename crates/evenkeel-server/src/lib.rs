@@ -60,6 +60,11 @@
 //! The feature `tls` adds the module `tls` and `Builder::tls`; the application chooses the crypto
 //! provider. All limits above hold for what is inside TLS.
 //!
+//! # Load
+//!
+//! [`Builder::orca`] makes the server tell its load to clients and balancers: in each call's
+//! trailers, and as a stream; see [`orca`].
+//!
 //! # Restarts
 //!
 //! On Kubernetes a new pod has an address of its own, so a restart is a drain there and nothing
@@ -84,6 +89,7 @@ mod health;
 mod lifecycle;
 mod meter;
 mod observe;
+pub mod orca;
 mod secure;
 mod server;
 mod signals;

@@ -13,6 +13,7 @@ use crate::{
     drain::{DrainReport, ShutdownHandle},
     health::Health,
     observe::{Reporter, ServerStats},
+    orca::Reporting,
     secure::Secure,
     view::ServerView,
 };
@@ -29,12 +30,29 @@ pub enum ServeError {
     Accept(#[from] io::Error),
 }
 
+/// The services whose streams have no end of their own, so that a drain has to end them.
+pub(crate) struct Endless {
+    pub(crate) health: Option<Health>,
+    pub(crate) reporting: Option<Reporting>,
+}
+
+impl Endless {
+    async fn end(&self) {
+        if let Some(health) = &self.health {
+            health.end_watches().await;
+        }
+        if let Some(reporting) = &self.reporting {
+            reporting.end();
+        }
+    }
+}
+
 /// A gRPC server over HTTP/2, with TLS or without, for any tonic routes.
 #[must_use = "a server does nothing unless it is served"]
 pub struct Server {
     settings: Arc<Settings>,
     routes: Routes,
-    health: Option<Health>,
+    endless: Endless,
     reporter: Reporter,
     view: ServerView,
     secure: Option<Arc<dyn Secure>>,
@@ -51,13 +69,13 @@ impl Server {
     pub(crate) fn new(
         settings: Settings,
         routes: Routes,
-        health: Option<Health>,
+        endless: Endless,
         reporter: Reporter,
         view: ServerView,
         secure: Option<Arc<dyn Secure>>,
     ) -> Self {
         let shutdown = ShutdownHandle::new();
-        Self { settings: Arc::new(settings), routes, health, reporter, view, secure, shutdown }
+        Self { settings: Arc::new(settings), routes, endless, reporter, view, secure, shutdown }
     }
 
     /// Starts the drain from outside.
@@ -69,7 +87,7 @@ impl Server {
     /// Sets what the health service answers, if it was asked for.
     #[must_use]
     pub fn health(&self) -> Option<Health> {
-        self.health.clone()
+        self.endless.health.clone()
     }
 
     /// The server's counters, also while it serves and after it.
@@ -105,14 +123,14 @@ impl Server {
             self.view,
             self.secure,
         );
-        if let Some(health) = &self.health {
+        if let Some(health) = &self.endless.health {
             health.publish().await;
         }
         accept_until(self.shutdown.draining(), &mut acceptor, &mut connections).await?;
 
         let delay = self.settings.drain_delay;
         info!(?delay, grace = ?self.settings.drain_grace, "draining");
-        if let Some(health) = &self.health {
+        if let Some(health) = &self.endless.health {
             health.start_drain().await;
         }
         accept_until(sleep(delay), &mut acceptor, &mut connections).await?;
@@ -120,9 +138,7 @@ impl Server {
             connections.admit(socket);
         }
         drop(acceptor);
-        if let Some(health) = &self.health {
-            health.end_watches().await;
-        }
+        self.endless.end().await;
         let report = connections.drain(self.settings.drain_grace).await;
         log(&report);
         Ok(report)

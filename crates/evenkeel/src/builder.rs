@@ -123,6 +123,9 @@ pub struct ChannelBuilder {
     policies: PolicyRegistry,
     balancers: Vec<Balancer>,
     dns: DnsOptions,
+    /// Of the feature `kubernetes`.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) kubernetes: crate::kubernetes::KubernetesOptions,
     connector: Option<Arc<dyn Connector>>,
     disable_health_check: bool,
     /// Set by the feature `tls`.
@@ -153,6 +156,8 @@ impl ChannelBuilder {
             policies: PolicyRegistry::built_in(),
             balancers: Vec::new(),
             dns: DnsOptions::default(),
+            #[cfg(feature = "kubernetes")]
+            kubernetes: Default::default(),
             connector: None,
             disable_health_check: false,
             secure: None,
@@ -347,12 +352,8 @@ impl ChannelBuilder {
         let default_policy =
             config.policy.ok_or_else(|| BuildError::ServiceConfig("it names no policy".into()))?;
 
-        let mut resolvers = self.resolvers;
-        let dns = DnsResolverFactory::new(self.dns, seed);
         let by_dns = default_policy.name() == "grpclb" && self.balancers.is_empty();
-        resolvers.push(Arc::new(if by_dns { dns.with_balancers() } else { dns }));
-        resolvers.push(Arc::new(LiteralResolverFactory));
-        resolvers.push(Arc::new(UnixResolverFactory));
+        let resolvers = self.all_resolvers(seed, by_dns);
         let schemes: Vec<&str> = resolvers.iter().flat_map(|r| r.schemes()).copied().collect();
         let target = Target::parse(&self.target, &schemes)?;
         let resolver =
@@ -399,6 +400,21 @@ impl ChannelBuilder {
                 runtime,
             },
         ))
+    }
+
+    /// The user's own, which go first, and the built-in ones.
+    fn all_resolvers(&self, seed: u64, balancers_by_dns: bool) -> Vec<Arc<dyn ResolverFactory>> {
+        let mut all = self.resolvers.clone();
+        let dns = DnsResolverFactory::new(self.dns.clone(), seed);
+        all.push(Arc::new(if balancers_by_dns { dns.with_balancers() } else { dns }));
+        all.push(Arc::new(LiteralResolverFactory));
+        all.push(Arc::new(UnixResolverFactory));
+        #[cfg(feature = "kubernetes")]
+        {
+            let options = self.kubernetes.clone();
+            all.push(Arc::new(crate::kubernetes::KubernetesResolverFactory::new(options)));
+        }
+        all
     }
 
     fn parse_service_config(&self) -> Result<ServiceConfig, BuildError> {

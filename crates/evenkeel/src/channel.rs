@@ -20,14 +20,13 @@ use http::{
     uri::{Authority, Scheme},
 };
 use tokio::{
-    runtime::Handle,
     sync::{Notify, mpsc, oneshot, watch},
     time::Instant,
 };
 
 use crate::{
     ChannelBuilder,
-    call::{CallConfig, CallFuture, ResponseBody},
+    call::{CallConfig, CallFuture, ReplayAccount, ResponseBody},
     driver::{self, Command, DriverOptions},
     edge::{RequestBody, Status},
     layers::{AttemptLayer, CallLayer},
@@ -106,7 +105,7 @@ pub(crate) struct Shared {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) defaults: Defaults,
     pub(crate) epoch: Instant,
-    pub(crate) runtime: Handle,
+    pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) recorder: Arc<dyn Recorder>,
     pub(crate) snapshot: ArcSwap<Snapshot>,
     /// Told after each new snapshot.
@@ -115,7 +114,7 @@ pub(crate) struct Shared {
     pub(crate) queue: Arc<SlotQueue>,
     pub(crate) waiting: AtomicUsize,
     /// Request bytes that are kept for transparent retries, over all calls.
-    pub(crate) replay_bytes: AtomicUsize,
+    pub(crate) replay: ReplayAccount,
     pub(crate) counts: Counts,
     pub(crate) board: Board,
     state: watch::Sender<ConnectivityState>,
@@ -164,7 +163,14 @@ impl Shared {
 /// resolver; connections drain until their last stream ends.
 #[derive(Clone)]
 pub struct Channel {
+    pub(crate) handle: Arc<Handle>,
+}
+
+/// What the clones of a channel hold on to together: each call has one, so that it is one count to
+/// keep, and not on a line of the memory that every call reads.
+pub(crate) struct Handle {
     pub(crate) shared: Arc<Shared>,
+    /// The driver ends with it.
     pub(crate) commands: mpsc::Sender<Command>,
 }
 
@@ -191,39 +197,43 @@ impl Channel {
             changed: Arc::default(),
             queue: Arc::default(),
             waiting: AtomicUsize::new(0),
-            replay_bytes: AtomicUsize::new(0),
+            replay: ReplayAccount::default(),
             counts: Counts::default(),
             board: Board::default(),
             state: watch::Sender::new(state),
             closed: AtomicBool::new(false),
         });
         let commands = driver::spawn(shared.clone(), options);
-        Self { shared, commands }
+        Self { handle: Arc::new(Handle { shared, commands }) }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
     }
 
     /// The current state.
     pub fn state(&self) -> ConnectivityState {
-        self.shared.state()
+        self.shared().state()
     }
 
     /// Everything that there is to see of the channel now. It asks no task, so it works when the
     /// runtime stands still, and takes a lock that no call takes; O(subchannels).
     pub fn snapshot(&self) -> ChannelSnapshot {
-        view::snapshot(&self.shared)
+        view::snapshot(self.shared())
     }
 
     /// Leaves IDLE: resolves and connects, without a call.
     pub fn connect(&self) {
         if self.state() == ConnectivityState::Idle {
             // Full means that the same command waits already.
-            let _ = self.commands.try_send(Command::ExitIdle);
+            let _ = self.handle.commands.try_send(Command::ExitIdle);
         }
     }
 
     /// Waits until the state differs from `from` and returns the new one. In SHUTDOWN it returns
     /// at once.
     pub async fn wait_for_state_change(&self, from: ConnectivityState) -> ConnectivityState {
-        let mut state = self.shared.state.subscribe();
+        let mut state = self.shared().state.subscribe();
         let settled = |s: &ConnectivityState| *s != from || *s == ConnectivityState::Shutdown;
         // The sender lives in `shared`, so waiting can't fail while `self` is here.
         state.wait_for(settled).await.map_or(ConnectivityState::Shutdown, |s| *s)
@@ -232,7 +242,7 @@ impl Channel {
     /// Refuses new calls, lets running ones finish for at most `grace`, then closes what is left.
     pub async fn shutdown(&self, grace: Duration) {
         let (done, finished) = oneshot::channel();
-        if self.commands.send(Command::Shutdown { grace, done }).await.is_ok() {
+        if self.handle.commands.send(Command::Shutdown { grace, done }).await.is_ok() {
             finished.await.ok();
         }
     }
@@ -241,7 +251,7 @@ impl Channel {
 impl std::fmt::Debug for Channel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Channel")
-            .field("target", &self.shared.target)
+            .field("target", &self.shared().target)
             .field("state", &self.state())
             .finish()
     }

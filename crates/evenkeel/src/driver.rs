@@ -3,6 +3,7 @@
 //! turn. Calls never talk to it, except to wake it from IDLE.
 
 mod closing;
+mod connections;
 mod watches;
 
 use std::{
@@ -13,13 +14,13 @@ use std::{
 
 use evenkeel_core::{
     Address, Backoff, Balancer, Balancers, ConnectivityState, Engine, EngineOptions, Output,
-    Picker, PolicyConfig, ResolverError, ResolverFactory, Status, SubchannelId, Target,
+    Picker, PolicyConfig, ResolverError, ResolverFactory, Status, Target,
     observe::{Event, Recorder},
 };
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot, watch},
-    task::{AbortHandle, JoinError, JoinSet},
+    task::{JoinError, JoinSet},
     time::{Instant, sleep_until},
 };
 
@@ -29,22 +30,17 @@ use crate::{
     connector::{Connector, Secure},
     idleness::Idleness,
     resolving::{Answer, Inbox},
-    transport::{Connection, ConnectionEvent, End, EventKind, Transport, TransportOptions},
+    transport::{ConnectionEvent, TransportOptions},
     watching::Watches,
 };
 
-use closing::record_end;
+use connections::{Link, Useless};
 pub(crate) use watches::HealthOptions;
 
 /// Connection events that may wait for the driver; connections wait when there are more.
 const EVENTS_MAX: usize = 1024;
 /// Commands that may wait for the driver.
 const COMMANDS_MAX: usize = 16;
-/// The longest keepalive time that `too_many_pings` leads to.
-const KEEPALIVE_TIME_MAX: Duration = Duration::from_secs(2 * 60 * 60);
-/// Useless connections in a row after which a subchannel has to back off. The first is forgiven: a
-/// server that restarts may hang up once, and is there again at once.
-const USELESS_MAX: u32 = 2;
 
 /// What the builder knows and only the driver needs.
 pub(crate) struct DriverOptions {
@@ -81,23 +77,6 @@ impl DriverOptions {
 pub(crate) enum Command {
     ExitIdle,
     Shutdown { grace: Duration, done: oneshot::Sender<()> },
-}
-
-/// The connection of one subchannel, as the driver keeps it.
-struct Link {
-    number: u64,
-    generation: u32,
-    task: AbortHandle,
-    transport: Option<Arc<Transport>>,
-}
-
-/// Connections of one subchannel, the latest ones in a row, that were of no use.
-struct Useless {
-    generation: u32,
-    count: u32,
-    ended_at_ns: u64,
-    /// Why the latest one ended, until the subchannel has backed off for it.
-    owed: Option<String>,
 }
 
 struct Driver {
@@ -278,14 +257,11 @@ impl Driver {
     /// gRFC A9: without a call for a while the channel lets go of connections and resolver. A call
     /// that comes at this very moment is sent on a connection that drains, or wakes the channel.
     fn look_for_idleness(&mut self) {
-        let transports = self.links.values().filter_map(|link| link.transport.as_ref());
-        let (mut sent, mut open) = (0, 0);
-        for transport in transports {
-            sent += u64::from(transport.seen.calls_sent());
-            open += transport.seen.calls_open();
-        }
-        let busy = open > 0 || self.shared.waiting.load(Ordering::Relaxed) > 0;
-        let idle = self.idleness.look(Instant::now(), (self.next_number, sent), busy);
+        let links = || self.links.values().filter_map(|link| Some(&link.transport.as_ref()?.seen));
+        let sent = links().map(|seen| u64::from(seen.calls_sent())).sum();
+        let is_open = links().any(|seen| seen.calls_open() > 0);
+        let busy = is_open || self.shared.waiting.load(Ordering::Relaxed) > 0;
+        let idle = self.idleness.look(Instant::now(), sent, busy);
         self.shared.board.quiet_since(self.idleness.quiet_since());
         if idle {
             self.resolver_task.abort_all();
@@ -339,132 +315,6 @@ impl Driver {
         };
         let status = Status::unavailable(why);
         self.answered(Answer::Error(ResolverError { status, expired: false }));
-    }
-
-    fn connect(&mut self, id: SubchannelId, address: Address) {
-        if let Some(status) = self.back_off(id, &address) {
-            return self.engine.connect_failed(self.shared.now_ns(), id, status);
-        }
-        let secure = match self.secure_for(id) {
-            Ok(secure) => secure,
-            Err(reason) => {
-                let status = Status::unavailable(format!("cannot connect to {address}: {reason}"));
-                return self.engine.connect_failed(self.shared.now_ns(), id, status);
-            }
-        };
-        let number = self.next_number;
-        self.next_number += 1;
-        self.addresses.insert(number, address.clone());
-        let connection = Connection {
-            id,
-            number,
-            address,
-            options: self.options.transport,
-            connector: self.options.connector.clone(),
-            secure,
-            queue: self.shared.queue.clone(),
-            events: self.events.clone(),
-            cut: self.cut.subscribe(),
-        };
-        let task = self.connections.spawn_on(connection.run(), &self.options.runtime);
-        let link = Link { number, generation: id.generation, task, transport: None };
-        self.links.insert(id.index, link);
-    }
-
-    /// What secures a subchannel's connection: for a balancer, under its own name.
-    fn secure_for(&mut self, id: SubchannelId) -> Result<Option<Arc<dyn Secure>>, String> {
-        let Some(secure) = &self.options.secure else { return Ok(None) };
-        match self.engine.server_name(id) {
-            Some(name) => secure.named(&name).map(Some),
-            None => Ok(Some(secure.clone())),
-        }
-    }
-
-    fn disconnect(&mut self, id: SubchannelId) {
-        self.useless.remove(&id.index);
-        let Some(link) = self.links.remove(&id.index) else { return };
-        if link.transport.is_some() {
-            // It drains: the connection ends when no snapshot and no call has it any more.
-            self.links_changed = true;
-            self.shared.board.drains(link.number);
-        } else {
-            self.addresses.remove(&link.number);
-            link.task.abort();
-        }
-    }
-
-    fn connection_event(&mut self, event: ConnectionEvent) {
-        let ConnectionEvent { id, number, .. } = event;
-        record_end(&self.options, &self.addresses, &event);
-        self.shared.board.connection(&event);
-        if matches!(event.kind, EventKind::Failed(_) | EventKind::Closed { .. }) {
-            self.addresses.remove(&number);
-        }
-        if let EventKind::TooManyPings = event.kind {
-            self.slow_down_keepalive();
-        }
-        let now = self.shared.now_ns();
-        let Some(link) = self.links.get_mut(&id.index).filter(|link| link.number == number) else {
-            return; // an older connection of this subchannel, or of one that is gone
-        };
-        match event.kind {
-            EventKind::Ready(transport) => {
-                link.transport = Some(transport);
-                self.links_changed = true;
-                self.engine.connected(now, id);
-            }
-            EventKind::Failed(status) => {
-                self.links.remove(&id.index);
-                self.engine.connect_failed(now, id, status);
-            }
-            EventKind::Draining { end } | EventKind::Closed { end, .. } => {
-                self.links.remove(&id.index);
-                self.links_changed = true;
-                self.note_use(id, end);
-                self.engine.disconnected(now, id);
-            }
-            // Said above, whichever connection is the subchannel's now.
-            EventKind::TooManyPings => {}
-        }
-    }
-
-    /// Why the next attempt has to wait although the last one made a READY connection. The engine's
-    /// backoff starts anew with each of those, so a server that greets and hangs up would be
-    /// connected to as fast as the network allows.
-    fn back_off(&mut self, id: SubchannelId, address: &Address) -> Option<Status> {
-        let now = self.shared.now_ns();
-        let useless = self.useless.get_mut(&id.index)?;
-        let recent = now.saturating_sub(useless.ended_at_ns) < self.options.backoff.initial_ns;
-        if useless.generation != id.generation || useless.count < USELESS_MAX || !recent {
-            return None;
-        }
-        let (count, reason) = (useless.count, useless.owed.take()?);
-        Some(Status::unavailable(format!(
-            "{address} hung up {count} times in a row before it answered a call: {reason}"
-        )))
-    }
-
-    fn note_use(&mut self, id: SubchannelId, end: End) {
-        if !end.useless {
-            self.useless.remove(&id.index);
-            return;
-        }
-        let generation = id.generation;
-        let before = self.useless.remove(&id.index).filter(|u| u.generation == generation);
-        let count = before.map_or(1, |u| u.count.saturating_add(1));
-        let (ended_at_ns, owed) = (self.shared.now_ns(), Some(end.reason));
-        self.useless.insert(id.index, Useless { generation, count, ended_at_ns, owed });
-    }
-
-    /// gRFC A8: a server that says `too_many_pings` gets half as many.
-    fn slow_down_keepalive(&mut self) {
-        if let Some(keepalive) = &mut self.options.transport.keepalive {
-            keepalive.time = (keepalive.time * 2).min(KEEPALIVE_TIME_MAX);
-            tracing::warn!(
-                target = %self.options.target, time = ?keepalive.time,
-                "the server says too_many_pings; the keepalive time is doubled"
-            );
-        }
     }
 
     fn instant(&self, ns: u64) -> Instant {

@@ -8,14 +8,14 @@ use tokio::time::Instant;
 /// Looks per idle time-out. A channel goes IDLE after the time-out, at most this part of it late.
 const LOOKS: u32 = 8;
 
-/// What has changed when a call was made: connections and requests sent, in all.
-pub(crate) type Activity = (u64, u64);
-
 /// Watches for a time without calls.
 pub(crate) struct Idleness {
     timeout: Option<Duration>,
     look_at: Option<Instant>,
-    seen: Activity,
+    /// Calls that were sent on connections that are gone.
+    sent_before: u64,
+    /// All that were sent, by the last look.
+    sent: u64,
     quiet_since: Instant,
 }
 
@@ -23,7 +23,7 @@ impl Idleness {
     /// `None`: the channel never goes IDLE by itself.
     pub(crate) fn new(timeout: Option<Duration>) -> Self {
         let quiet_since = Instant::now();
-        Self { timeout, look_at: None, seen: (0, 0), quiet_since }
+        Self { timeout, look_at: None, sent_before: 0, sent: 0, quiet_since }
     }
 
     /// The channel was woken.
@@ -42,11 +42,19 @@ impl Idleness {
         self.quiet_since
     }
 
-    /// Looks; `busy` when a call is open or waits. True when the channel is to go IDLE, and then
-    /// there is no next look.
-    pub(crate) fn look(&mut self, now: Instant, activity: Activity, busy: bool) -> bool {
+    /// A connection takes no more calls; so many were sent on it.
+    pub(crate) fn let_go(&mut self, sent: u32) {
+        self.sent_before += u64::from(sent);
+    }
+
+    /// Looks: `sent` calls in all were sent on the connections that there are; `busy` when a call
+    /// is open or waits. True when the channel is to go IDLE, and then there is no next look. A
+    /// connection that comes or goes is no call: servers end them by age, and a channel without
+    /// calls must not stay up by connecting again.
+    pub(crate) fn look(&mut self, now: Instant, sent: u64, busy: bool) -> bool {
         let Some(timeout) = self.timeout else { return false };
-        if busy || std::mem::replace(&mut self.seen, activity) != activity {
+        let sent = self.sent_before + sent;
+        if std::mem::replace(&mut self.sent, sent) != sent || busy {
             self.quiet_since = now;
         }
         let idle = now.saturating_duration_since(self.quiet_since) >= timeout;
@@ -62,15 +70,15 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(80);
 
     /// Looks at the due times; returns the second of the look that says IDLE.
-    fn idle_at(mut each: impl FnMut(u64) -> (Activity, bool)) -> Option<u64> {
+    fn idle_at(mut each: impl FnMut(&mut Idleness, u64) -> (u64, bool)) -> Option<u64> {
         let begun = Instant::now();
         let mut idleness = Idleness::new(Some(TIMEOUT));
         idleness.begin(begun);
         for _ in 0..100 {
             let now = idleness.look_at()?;
             let second = (now - begun).as_secs();
-            let (activity, busy) = each(second);
-            if idleness.look(now, activity, busy) {
+            let (sent, busy) = each(&mut idleness, second);
+            if idleness.look(now, sent, busy) {
                 assert_eq!(idleness.look_at(), None);
                 return Some(second);
             }
@@ -80,14 +88,27 @@ mod tests {
 
     #[test]
     fn a_channel_without_calls_goes_idle_after_the_timeout() {
-        assert_eq!(idle_at(|_| ((0, 0), false)), Some(80));
+        assert_eq!(idle_at(|_, _| (0, false)), Some(80));
     }
 
     #[test]
     fn calls_open_calls_and_waiting_calls_keep_it_up() {
-        assert_eq!(idle_at(|second| ((1, second.min(50)), false)), Some(130));
-        assert_eq!(idle_at(|second| ((0, 0), second <= 200)), Some(280));
-        assert_eq!(idle_at(|second| ((0, second), false)), None);
+        assert_eq!(idle_at(|_, second| (second.min(50), false)), Some(130));
+        assert_eq!(idle_at(|_, second| (0, second <= 200)), Some(280));
+        assert_eq!(idle_at(|_, second| (second, false)), None);
+    }
+
+    #[test]
+    fn a_connection_that_is_replaced_is_no_call_and_its_calls_are_counted_once() {
+        let replaced_at = |gone: u64| {
+            move |idleness: &mut Idleness, second| {
+                if second == gone {
+                    idleness.let_go(7);
+                }
+                (if second < gone { 7 } else { 0 }, false)
+            }
+        };
+        assert_eq!(idle_at(replaced_at(50)), Some(90), "the last call was before the look at 10 s");
     }
 
     #[test]
@@ -95,6 +116,6 @@ mod tests {
         let mut idleness = Idleness::new(None);
         idleness.begin(Instant::now());
         assert_eq!(idleness.look_at(), None);
-        assert!(!idleness.look(Instant::now(), (0, 0), false));
+        assert!(!idleness.look(Instant::now(), 0, false));
     }
 }

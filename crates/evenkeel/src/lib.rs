@@ -12,7 +12,9 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The feature `tls` adds the module `tls` and `ChannelBuilder::tls`.
+//! The feature `tls` adds the module `tls` and `ChannelBuilder::tls`; the feature `kubernetes` adds
+//! the module `kubernetes` and targets `kubernetes:///greeter.default:8000`, whose endpoints come
+//! from the cluster's EndpointSlices.
 //!
 //! Without a service config the policy is `round_robin`, where gRPC's default is `pick_first`: one
 //! connection is the problem that this crate is for.
@@ -25,6 +27,8 @@ pub mod dns;
 mod driver;
 mod edge;
 mod idleness;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 mod layers;
 mod literal;
 mod resolving;

@@ -56,6 +56,8 @@ enum Server {
     /// Sends its SETTINGS and nothing more, though it reads. There is no second connection.
     Greets,
     Serves,
+    /// Serves, and says GOAWAY to each connection at this age.
+    Ages(Duration),
 }
 
 /// Connects to a server of the test, and notes when.
@@ -81,7 +83,8 @@ impl Connector for Pipes {
                 Server::Refuses => return Err(io::Error::other("refused as the test wants")),
                 Server::NeverConnects => std::future::pending().await,
                 Server::Greets => drop(tokio::spawn(greet(theirs))),
-                Server::Serves => drop(tokio::spawn(serve(theirs, watches))),
+                Server::Serves => drop(tokio::spawn(serve(theirs, watches, Duration::MAX))),
+                Server::Ages(age) => drop(tokio::spawn(serve(theirs, watches, age))),
             }
             Ok(Box::pin(ours) as BoxedIo)
         })
@@ -98,9 +101,19 @@ async fn greet(io: impl IoStream + Unpin) {
 
 /// Answers each request with headers and OK trailers around one empty message; to a health check
 /// the message says SERVING, and INTERNAL is its end.
-async fn serve(io: impl IoStream + Unpin, watches: Arc<AtomicUsize>) {
+async fn serve(io: impl IoStream + Unpin, watches: Arc<AtomicUsize>, age: Duration) {
     let mut server = h2::server::handshake(io).await.unwrap();
-    while let Some(Ok((request, mut respond))) = server.accept().await {
+    // The age of a connection is what it is for; the connection's own end comes before.
+    let mut end = std::pin::pin!(tokio::time::sleep(age));
+    loop {
+        let next = tokio::select! {
+            next = server.accept() => next,
+            () = &mut end, if !end.is_elapsed() => {
+                server.graceful_shutdown();
+                continue;
+            }
+        };
+        let Some(Ok((request, mut respond))) = next else { return };
         let is_check = request.uri().path() == "/grpc.health.v1.Health/Watch";
         watches.fetch_add(is_check.into(), Ordering::SeqCst);
         let (message, status) = match is_check {
@@ -218,6 +231,20 @@ async fn goes_idle_without_calls_and_is_woken_by_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn goes_idle_although_its_server_ends_each_connection_by_age() {
+    let minute = Duration::from_secs(60);
+    let (builder, pipes) = over(Server::Ages(minute));
+    let channel = builder.build().unwrap();
+    hello(&channel).await.unwrap();
+    let begun = Instant::now();
+    reaches(&channel, ConnectivityState::Idle, 40 * minute).await;
+    let minutes = begun.elapsed().as_secs_f64() / 60.0;
+    assert!((30.0..=34.0).contains(&minutes), "{minutes}");
+    let connections = pipes.attempts.lock().unwrap().len();
+    assert!(connections > 20, "{connections}: one a minute until then");
+}
+
+#[tokio::test(start_paused = true)]
 async fn health_checks_in_a_loop_are_slow_and_no_reason_to_stay_awake() {
     let (builder, pipes) = over(Server::Serves);
     let config = r#"{"healthCheckConfig":{"serviceName":"any"}}"#;
@@ -262,7 +289,7 @@ async fn calls_are_served_over_unix_sockets() {
     let targets = [format!("unix:{}", path.display()), format!("unix-abstract:{unique}")];
     for (listener, target) in [by_path, by_name].into_iter().zip(targets) {
         let server = tokio::spawn(async move {
-            serve(listener.accept().await.unwrap().0, Arc::default()).await;
+            serve(listener.accept().await.unwrap().0, Arc::default(), Duration::MAX).await;
         });
         let channel = Channel::builder(target).build().unwrap();
         fixture::soon("an answer", hello(&channel)).await.unwrap();

@@ -7,6 +7,7 @@ use clap::{Parser, ValueEnum, builder::FalseyValueParser};
 use evenkeel::{
     Backoff, BuildError, Channel, ChannelBuilder, Keepalive,
     core::{self, Balancer, PolicyRegistry, ServiceConfig},
+    kubernetes::KubernetesOptions,
     tls::{ClientTls, Identity, Roots, TlsError},
 };
 use rustls::crypto::ring;
@@ -32,7 +33,7 @@ const KEEPALIVE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug, Parser)]
 #[command(name = "client", version)]
 pub struct Flags {
-    /// What to call: dns:///host:port, dns://server:port/host:port, ipv4:a:p,b:p, host:port
+    /// Target: dns:///host:port, kubernetes:///service.namespace:port, ipv4:a:p,b:p, host:port
     #[arg(
         long,
         env = "GREETER_SERVICE_TARGET",
@@ -40,6 +41,10 @@ pub struct Flags {
         default_value = "dns:///localhost:8000"
     )]
     pub target: String,
+
+    /// Zone of this client, for kubernetes: targets whose EndpointSlices have hints
+    #[arg(long, env = "GREETER_ZONE", hide_env_values = true, value_name = "ZONE")]
+    pub zone: Option<String>,
 
     /// Load balancing policy of the channel
     #[arg(
@@ -261,6 +266,8 @@ impl Flags {
     pub fn channel(&self) -> Result<ChannelBuilder, ConfigError> {
         let mut builder =
             Channel::builder(&self.target).user_agent("greeter-client").lb_policy(&self.lb_policy);
+        let zone = self.zone.clone();
+        builder = builder.kubernetes(KubernetesOptions { zone, ..KubernetesOptions::default() });
         if let Some(json) = &self.service_config {
             builder = builder.service_config(json);
         }

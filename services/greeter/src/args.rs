@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use clap::Parser;
+use clap::{Parser, builder::FalseyValueParser};
 
 use crate::duration::{self, Setting};
 
@@ -59,12 +59,38 @@ pub(crate) struct Args {
     )]
     pub(crate) delay: Setting,
 
+    /// Works on so many calls at once, others wait in line; not set: on all.
+    #[arg(
+        long,
+        env = "GREETER_CAPACITY",
+        value_name = "NUMBER",
+        value_parser = capacity,
+        hide_env_values = true
+    )]
+    pub(crate) capacity: Option<usize>,
+
     /// The fraction of calls, 0 to 1, that fail with UNAVAILABLE.
     #[arg(
         long, env = "GREETER_ERROR_RATE", default_value = "0", value_name = "FRACTION",
         value_parser = fraction, hide_env_values = true
     )]
     pub(crate) error_rate: f64,
+
+    /// Reports its load by ORCA, in each call's trailers and out of band.
+    #[arg(
+        long,
+        env = "GREETER_ORCA",
+        value_parser = FalseyValueParser::new(),
+        hide_env_values = true
+    )]
+    pub(crate) orca: bool,
+
+    /// The shortest interval of out-of-band reports.
+    #[arg(
+        long, env = "GREETER_ORCA_OOB_MIN", default_value = "30s", value_name = "DURATION",
+        value_parser = duration::parse, hide_env_values = true
+    )]
+    pub(crate) orca_oob_min: Setting,
 
     /// After SIGTERM, goes on accepting for this long with health NOT_SERVING.
     #[arg(
@@ -125,6 +151,7 @@ impl Args {
             ("--max-connection-age-grace", self.max_connection_age_grace.as_ref()),
             ("--max-connection-idle", Some(&self.max_connection_idle)),
             ("--delay", Some(&self.delay)),
+            ("--orca-oob-min", Some(&self.orca_oob_min)),
             ("--drain-delay", Some(&self.drain_delay)),
             ("--drain-grace", Some(&self.drain_grace)),
         ]
@@ -137,6 +164,16 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         format!("expected an IP address and a port such as 0.0.0.0:8000 or [::]:8000, got {text:?}")
     })
+}
+
+/// A semaphore can't hold more than that, and no backend has so many threads.
+const CAPACITY_MAX: usize = 1_000_000;
+
+fn capacity(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(calls) if (1..=CAPACITY_MAX).contains(&calls) => Ok(calls),
+        _ => Err(format!("expected a number from 1 to {CAPACITY_MAX}, got {text:?}")),
+    }
 }
 
 fn fraction(text: &str) -> Result<f64, String> {
@@ -187,7 +224,7 @@ mod tests {
     #[test]
     fn the_readme_has_the_table_of_the_command_line() {
         let rows = rows_of_the_command();
-        assert_eq!(rows.len(), 13);
+        assert_eq!(rows.len(), 16);
         assert_eq!(rows_of_the_readme(), rows);
     }
 

@@ -1,23 +1,24 @@
 //! The service: an answer that names the backend, after a delay, or a failure at the asked rate.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use helloworld::{HelloReply, HelloRequest, greeter_server::Greeter};
 use tonic::{Request, Response, Status};
 
-use crate::args::Args;
+use crate::{args::Args, load::Load};
 
 /// The answers' settings.
 pub(crate) struct Hello {
     pod_ip: Option<IpAddr>,
     delay: Duration,
     error_rate: f64,
+    load: Arc<Load>,
 }
 
 impl Hello {
-    pub(crate) fn new(args: &Args) -> Self {
+    pub(crate) fn new(args: &Args, load: &Arc<Load>) -> Self {
         let Args { pod_ip, error_rate, ref delay, .. } = *args;
-        Self { pod_ip, delay: delay.value, error_rate }
+        Self { pod_ip, delay: delay.value, error_rate, load: Arc::clone(load) }
     }
 
     /// Where the pod's address is not known, the address that the client reached says it; an IPv4
@@ -36,6 +37,7 @@ impl Greeter for Hello {
         &self,
         request: Request<HelloRequest>,
     ) -> Result<Response<HelloReply>, Status> {
+        let work = self.load.begin().await?;
         if !self.delay.is_zero() {
             // The work that this plays; the call's deadline or its client ends it.
             tokio::time::sleep(self.delay).await;
@@ -45,6 +47,7 @@ impl Greeter for Hello {
         }
         let ip = self.backend_ip(&request)?;
         let name = request.into_inner().name;
+        work.done();
         Ok(Response::new(HelloReply { message: format!("Hello {name} (Backend IP: {ip})") }))
     }
 }

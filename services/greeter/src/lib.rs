@@ -4,6 +4,7 @@
 mod args;
 mod duration;
 mod hello;
+mod load;
 mod tls;
 
 use std::{
@@ -11,18 +12,24 @@ use std::{
     io::{self, Write as _},
     net::SocketAddr,
     process::ExitCode,
+    sync::Arc,
+    time::Duration,
 };
 
 use clap::Parser as _;
 use evenkeel_channelz::Channelz;
-use evenkeel_server::{ConfigError, ServeError, Server, ServerView, Termination, tls::TlsError};
+use evenkeel_server::{
+    Builder, ConfigError, ServeError, Server, ServerView, Termination,
+    orca::{Orca, ServerMetrics},
+    tls::TlsError,
+};
 use helloworld::greeter_server::GreeterServer;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinHandle};
 use tonic::{server::NamedService, service::Routes};
 use tracing::{error, warn};
 use tracing_subscriber::EnvFilter;
 
-use crate::{args::Args, hello::Hello};
+use crate::{args::Args, hello::Hello, load::Load};
 
 /// The exit code for bad configuration, EX_USAGE of sysexits.
 const EXIT_CONFIG: u8 = 64;
@@ -95,7 +102,8 @@ fn run_to_the_end(args: Args) -> Result<u8, Error> {
 }
 
 async fn run(args: Args) -> Result<u8, Error> {
-    let service = GreeterServer::new(Hello::new(&args));
+    let load = Load::new(args.capacity);
+    let service = GreeterServer::new(Hello::new(&args, &load));
     let view = ServerView::new();
     let channelz = Channelz::of_servers([view.clone()]);
     let mut builder = Server::builder()
@@ -112,6 +120,8 @@ async fn run(args: Args) -> Result<u8, Error> {
     if let Some(grace) = &args.max_connection_age_grace {
         builder = builder.max_connection_age_grace(grace.value);
     }
+    // The runtime's end ends the task: it has as long a life as the server.
+    let _reporting = args.orca.then(|| report(&mut builder, load, args.orca_oob_min.value));
     if let Some(tls) = tls::of(&args)? {
         builder = builder.tls(tls)?;
     }
@@ -123,6 +133,14 @@ async fn run(args: Args) -> Result<u8, Error> {
     }
     announce(&listeners);
     Ok(signals.serve(server, listeners).await?.exit_code())
+}
+
+/// Makes the server report its load, and starts what measures it.
+fn report(builder: &mut Builder, load: Arc<Load>, min_interval: Duration) -> JoinHandle<()> {
+    let metrics = ServerMetrics::new();
+    let orca = Orca::new(&metrics).min_report_interval(min_interval);
+    *builder = std::mem::take(builder).orca(orca);
+    tokio::spawn(load.report_to(metrics))
 }
 
 fn service_name<S: NamedService>(_service: &S) -> &'static str {

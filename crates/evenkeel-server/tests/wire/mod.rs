@@ -100,6 +100,8 @@ pub(crate) struct Answer {
     pub(crate) data: Bytes,
     /// Of the trailers, or of the headers when there are no others.
     pub(crate) grpc_status: Option<i32>,
+    /// What came last: the trailers, or the headers when there are no others.
+    pub(crate) trailers: HeaderMap,
 }
 
 impl Answer {
@@ -126,6 +128,16 @@ impl Client {
         let socket = within(TcpStream::connect(address)).await?;
         let local = socket.local_addr()?;
         Self::over(socket, local).await
+    }
+
+    /// A connection whose streams have this much window, in bytes.
+    pub(crate) async fn connect_with_window(address: SocketAddr, bytes: u32) -> Self {
+        let socket = within(TcpStream::connect(address)).await.expect("a connection");
+        let local = socket.local_addr().expect("connected");
+        let mut builder = h2::client::Builder::new();
+        let handshake = builder.initial_window_size(bytes).handshake(socket);
+        let (send, connection) = within(handshake).await.expect("HTTP/2");
+        Self { send, local, connection: tokio::spawn(connection) }
     }
 
     /// HTTP/2 over a stream that is connected, and secured, already.
@@ -223,13 +235,14 @@ pub(crate) async fn finish(response: ResponseFuture) -> Result<Answer, h2::Error
         body.flow_control().release_capacity(chunk.len())?;
         data.extend_from_slice(&chunk);
     }
-    let trailers = within(body.trailers()).await?;
-    let status = trailers.as_ref().unwrap_or(&head.headers).get("grpc-status");
+    let trailers = within(body.trailers()).await?.unwrap_or_else(|| head.headers.clone());
+    let status = trailers.get("grpc-status");
     Ok(Answer {
         http_status: head.status.as_u16(),
         grpc_status: status
             .map(|status| status.to_str().expect("a number"))
             .map(|text| text.parse().expect("a number")),
+        trailers,
         headers: head.headers,
         data: data.freeze(),
     })

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use evenkeel_server::orca::CallMetrics;
 use helloworld::{
     HelloReply, HelloRequest,
     greeter_server::{Greeter, GreeterServer},
@@ -95,6 +96,19 @@ impl Greeter for Probe {
                 request.local_addr().expect("connect info"),
                 request.remote_addr().expect("connect info")
             ),
+            // Records what this call cost, where it finds a recorder.
+            "cost" | "cost and fail" => {
+                let metrics = request.extensions().get::<CallMetrics>();
+                if let Some(metrics) = metrics {
+                    metrics.set_cpu_utilization(0.9);
+                    metrics.set_request_cost("rows", 12.0);
+                    metrics.set_utilization("disk", 1.5);
+                }
+                if request.get_ref().name == "cost and fail" {
+                    return Err(Status::resource_exhausted("asked for"));
+                }
+                format!("recorded: {}", metrics.is_some())
+            }
             #[cfg(feature = "tls")]
             "who" => who(&request),
             "panic" => panic!("asked for"),

@@ -8,6 +8,7 @@ mod feedback;
 mod head;
 mod outgoing;
 mod pinned;
+mod replay;
 mod request;
 mod response;
 mod retry;
@@ -31,6 +32,7 @@ use http::Response;
 use outgoing::Outgoing;
 use pin_project_lite::pin_project;
 pub(crate) use pinned::Pinned;
+pub(crate) use replay::ReplayAccount;
 use request::Call;
 pub use response::ResponseBody;
 use response::{Held, grpc_status};
@@ -104,7 +106,7 @@ impl CallFuture {
     pub(crate) fn new(channel: Channel, request: http::Request<RequestBody>) -> Self {
         let (mut parts, body) = request.into_parts();
         let mut ending = CallEnding::default();
-        let defaults = &channel.shared.defaults;
+        let defaults = &channel.shared().defaults;
         let call = ending.begin(&defaults.call_layers, &mut parts);
         let (call, refused) = match call.and_then(|()| Call::new(parts, defaults)) {
             Ok(call) => (Some(call), None),
@@ -141,7 +143,7 @@ impl CallFuture {
                         this.deadline.set(call.deadline().map(sleep_until));
                     }
                     if let Some(body) = this.body {
-                        body.read(cx, &this.channel.shared)?;
+                        body.read(cx, this.channel.shared())?;
                     }
                     *this.stage = Stage::Pick(Some(now));
                 }
@@ -191,7 +193,7 @@ impl CallFuture {
         let (Some(call), Some(body)) = (this.call.as_mut(), this.body.as_mut()) else {
             return Err(Status::internal("a call without its request"));
         };
-        let shared = &this.channel.shared;
+        let shared = this.channel.shared();
         let snapshot = shared.snapshot.load();
         if let Some(config) = snapshot.config.method(call.path())
             && call.configure(config)
@@ -244,7 +246,9 @@ impl CallFuture {
             let again = self.again(error.code() as u8, pushback, &slot);
             return if again { Ok(None) } else { Err(error) };
         }
-        let ended = stream.is_end_stream();
+        // Without a status in its head a response that ends at once is one without trailers, which
+        // its body finds out: to ask h2 takes its lock.
+        let ended = status.is_some() && stream.is_end_stream();
         if ended {
             feedback.finish(CallOutcome::Finished(status));
             if status == Some(0) {
@@ -282,7 +286,7 @@ impl CallFuture {
     /// Whether the retry policy repeats an attempt that ended with `code`. If so, the call waits.
     fn again(self: Pin<&mut Self>, code: u8, pushback: Pushback, slot: &StreamSlot) -> bool {
         let this = self.project();
-        let shared = &this.channel.shared;
+        let shared = this.channel.shared();
         let (Some(call), Some(body)) = (this.call.as_ref(), this.body.as_ref()) else {
             return false;
         };
@@ -321,10 +325,10 @@ impl CallFuture {
         if is_safe && this.body.as_ref().is_some_and(Outgoing::can_repeat) {
             attempt.feedback.finish(CallOutcome::NotSent);
             let event = Event::TransparentRetry { address: &transport.address };
-            this.channel.shared.recorder.record(&event);
+            this.channel.shared().recorder.record(&event);
             let is_counted = !matches!(lost, Lost::NeverWritten);
             *this.unprocessed += u32::from(is_counted);
-            this.channel.shared.counts.transparent_retry(is_counted);
+            this.channel.shared().counts.transparent_retry(is_counted);
             *this.stage = Stage::Pick(None);
             return Ok(());
         }
@@ -340,7 +344,7 @@ impl CallFuture {
     }
 
     fn deadline_exceeded(&self) -> Status {
-        let shared = &self.channel.shared;
+        let shared = self.channel.shared();
         let waited_for = match (&self.stage, &self.waiting) {
             (Stage::Sent(attempt), _) => failure::waiting_for(&attempt.slot.transport.address),
             (Stage::Backoff { .. }, _) => "while waiting to try again".to_owned(),
@@ -359,7 +363,7 @@ impl Future for CallFuture {
         if let Poll::Ready(result) = self.as_mut().poll_steps(cx) {
             let this = self.project();
             if result.is_err() && !matches!(this.stage, Stage::Done) {
-                this.channel.shared.counts.failed_unsent();
+                this.channel.shared().counts.failed_unsent();
             }
             *this.stage = Stage::Done;
             *this.waiting = None;
@@ -375,7 +379,7 @@ impl Future for CallFuture {
             let this = self.project();
             match std::mem::replace(this.stage, Stage::Done) {
                 Stage::Sent(mut attempt) => attempt.feedback.finish(CallOutcome::Failed),
-                _ => this.channel.shared.counts.failed_unsent(),
+                _ => this.channel.shared().counts.failed_unsent(),
             }
             this.ending.finish(status.code());
             return Poll::Ready(Err(status));
@@ -391,7 +395,7 @@ enum Picked {
 
 /// What is to be sent, and with what.
 struct Sending<'a> {
-    call: &'a Call,
+    call: &'a mut Call,
     body: &'a mut Outgoing,
     offered: &'a mut Option<StreamSlot>,
     retries: u32,
@@ -404,6 +408,7 @@ fn pick(shared: &Shared, snapshot: &Snapshot, sending: Sending<'_>) -> Result<Pi
     // Without a free slot the next pick may have one; after as many as there are connections, all
     // are taken.
     for _ in 0..snapshot.transports.len().max(1) {
+        call.restore();
         let mut args = PickArgs::new(call.path(), &call.headers, shared.ns(now), fastrand::u64(..));
         args.routing_key = call.routing_key.as_deref();
         let pick = match snapshot.picker.pick(&args) {

@@ -22,32 +22,28 @@ use tokio::{
     task::AbortHandle,
 };
 
+use super::replay::Claim;
 use crate::{
     channel::Shared,
     edge::{RequestBody, Status},
 };
 
-/// Request bytes that one call may keep for a repeat.
-pub(crate) const REPLAY_BYTES_PER_CALL_MAX: usize = 256 * 1024;
-/// Request bytes that all calls of a channel may keep.
-pub(crate) const REPLAY_BYTES_PER_CHANNEL_MAX: usize = 16 * 1024 * 1024;
 /// Streams that may wait for a pump: one is in use, the next replaces it.
 const STREAMS_MAX: usize = 2;
 
 /// Messages that are kept, and their bytes on the channel's account.
 struct Kept {
-    shared: Arc<Shared>,
+    claim: Claim,
     /// The first message apart from the rest: most calls have no other, and so need no list.
     first: Option<Bytes>,
     rest: Vec<Bytes>,
-    bytes: usize,
     /// Everything so far is here. Once false, the call is committed to its attempt.
     whole: bool,
 }
 
 impl Kept {
-    fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, first: None, rest: Vec::new(), bytes: 0, whole: true }
+    fn new(claim: Claim) -> Self {
+        Self { claim, first: None, rest: Vec::new(), whole: true }
     }
 
     fn frames(&self) -> impl Iterator<Item = Bytes> + use<'_> {
@@ -60,10 +56,7 @@ impl Kept {
         if !self.whole {
             return false;
         }
-        let all = self.shared.replay_bytes.fetch_add(frame.len(), Ordering::Relaxed);
-        self.bytes += frame.len();
-        self.whole = self.bytes <= REPLAY_BYTES_PER_CALL_MAX
-            && all + frame.len() <= REPLAY_BYTES_PER_CHANNEL_MAX;
+        self.whole = self.claim.grow(frame.len());
         if self.whole {
             match self.first {
                 None => self.first = Some(frame.clone()),
@@ -76,17 +69,8 @@ impl Kept {
     /// Lets go of everything, and returns it for those who have yet to send it.
     fn release(&mut self) -> impl Iterator<Item = Bytes> + use<> {
         self.whole = false;
-        let bytes = mem::take(&mut self.bytes);
-        if bytes > 0 {
-            self.shared.replay_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        }
+        self.claim.release();
         self.first.take().into_iter().chain(mem::take(&mut self.rest))
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        drop(self.release());
     }
 }
 
@@ -170,7 +154,7 @@ impl Outgoing {
         shared: &Arc<Shared>,
     ) -> Result<(), Status> {
         let Self::Unread(body) = self else { return Ok(()) };
-        let (mut kept, mut once) = (Kept::new(shared.clone()), Vec::new());
+        let (mut kept, mut once) = (Kept::new(shared.replay.claim()), Vec::new());
         let ended = loop {
             match Pin::new(&mut *body).poll_frame(cx) {
                 Poll::Pending => break false,
@@ -329,13 +313,14 @@ impl PumpWork {
         }
         while !self.ended {
             let next = poll_fn(|cx| {
-                if stream.poll_reset(cx).is_ready() {
-                    return Poll::Ready(Next::Broken);
-                }
                 if self.state.poll_committed(cx, self.kept.whole).is_ready() {
                     return Poll::Ready(Next::Committed);
                 }
-                Pin::new(&mut self.body).poll_frame(cx).map(Next::Frame)
+                if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+                    return Poll::Ready(Next::Frame(frame));
+                }
+                // While there is something to send, sending tells as well.
+                stream.poll_reset(cx).map(|_| Next::Broken)
             });
             match next.await {
                 Next::Broken => return Ok(()),

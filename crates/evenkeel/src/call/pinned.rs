@@ -57,7 +57,7 @@ impl Pinned {
     async fn send(self, request: Request<RequestBody>) -> Result<Response<ResponseBody>, Status> {
         let Self { shared, transport, authority } = &self;
         let (parts, body) = request.into_parts();
-        let call = Call::new(parts, &shared.defaults)?.with_authority(authority.clone())?;
+        let mut call = Call::new(parts, &shared.defaults)?.with_authority(authority.clone())?;
         let mut body = Outgoing::Unread(body);
         poll_fn(|cx| Poll::Ready(body.read(cx, shared))).await?;
         let slot = StreamSlot::wait_for_own(transport).await;
@@ -73,7 +73,7 @@ impl Pinned {
         {
             return Err(error);
         }
-        let ended = stream.is_end_stream();
+        let ended = status.is_some() && stream.is_end_stream();
         let held = Held {
             stream,
             slot,

@@ -1,6 +1,6 @@
 //! What a call is made of before it is sent: its headers in our form, its options, its deadline.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use evenkeel_core::service_config::MethodConfig;
 use http::{
@@ -23,7 +23,10 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// The headers of a call, kept so that each attempt can send them.
 pub(crate) struct Call {
     uri: Uri,
+    /// Empty after an attempt took them, until [`Call::restore`].
     pub(crate) headers: HeaderMap,
+    /// What the latest attempt took: a list costs one allocation, a second map two.
+    sent: Vec<(HeaderName, HeaderValue)>,
     pub(crate) wait_for_ready: bool,
     pub(crate) routing_key: Option<Arc<str>>,
     pub(crate) timeout: Option<Duration>,
@@ -58,6 +61,7 @@ impl Call {
         Ok(Self {
             uri,
             headers,
+            sent: Vec::new(),
             wait_for_ready: options.wait_for_ready.unwrap_or(defaults.wait_for_ready),
             wait_is_own: options.wait_for_ready.is_some(),
             routing_key: options.routing_key,
@@ -71,7 +75,7 @@ impl Call {
     /// The same call under another `:authority`, if one is given.
     pub(crate) fn with_authority(mut self, authority: Option<Authority>) -> Result<Self, Status> {
         if let Some(authority) = authority {
-            let mut parts = std::mem::take(&mut self.uri).into_parts();
+            let mut parts = mem::take(&mut self.uri).into_parts();
             parts.authority = Some(authority);
             self.uri = Uri::from_parts(parts)
                 .map_err(|e| Status::internal(format!("the request's path is not one: {e}")))?;
@@ -108,10 +112,17 @@ impl Call {
         Some(self.started? + self.timeout?)
     }
 
+    /// Gives the headers back after an attempt that has to be repeated; else does nothing.
+    pub(crate) fn restore(&mut self) {
+        for (name, value) in self.sent.drain(..) {
+            self.headers.append(name, value);
+        }
+    }
+
     /// The head of one attempt at `now`: the server is told the time that is left, and how many
-    /// attempts there were before.
+    /// attempts there were before. Takes the headers with it.
     pub(crate) fn attempt(
-        &self,
+        &mut self,
         metadata: Option<(HeaderName, HeaderValue)>,
         retries: u32,
         now: Instant,
@@ -120,7 +131,9 @@ impl Call {
         *request.method_mut() = http::Method::POST;
         *request.version_mut() = http::Version::HTTP_2;
         *request.uri_mut() = self.uri.clone();
-        let mut headers = self.headers.clone();
+        self.restore();
+        self.sent.extend(self.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        let mut headers = mem::take(&mut self.headers);
         if let Some((name, value)) = metadata {
             headers.insert(name, value);
         }

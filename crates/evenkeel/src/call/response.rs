@@ -23,6 +23,9 @@ use crate::{
 };
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// Bytes that a reader may take before h2 hears of it. h2 tells the server only of half a window,
+/// and each word to h2 takes its lock.
+const UNRELEASED_BYTES_MAX: usize = 16 * 1024;
 
 /// What a call holds on to until its last byte. The stream is part of it: h2 takes a stream for
 /// open as long as somebody has it, and a caller may keep a response that it has read to its end.
@@ -45,15 +48,18 @@ pub struct ResponseBody {
     has_status: bool,
     /// The head was all there is.
     ended: bool,
-    data_began: bool,
+    /// Data frames so far; stops counting at 2.
+    frames: u8,
     data_ended: bool,
+    /// Bytes handed to the reader that h2 was not told of.
+    unreleased: usize,
 }
 
 impl ResponseBody {
     /// The body of a response whose head has a `grpc-status` already, or not.
     pub(crate) fn new(held: Held, has_status: bool, ended: bool) -> Self {
         let (held, timer) = (Some(held), None);
-        Self { held, timer, has_status, ended, data_began: false, data_ended: false }
+        Self { held, timer, has_status, ended, frames: 0, data_ended: false, unreleased: 0 }
     }
 
     fn finish(&mut self, outcome: CallOutcome, code: Code) {
@@ -83,29 +89,64 @@ impl ResponseBody {
 
     fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Some(Held { stream, .. }) = &mut self.held else { return Poll::Ready(None) };
+        // Behind the first message of most calls there is nothing but their trailers.
+        if self.frames == 1
+            && !self.data_ended
+            && let Poll::Ready(trailers) = stream.poll_trailers(cx)
+        {
+            return Poll::Ready(self.trailers(trailers));
+        }
         if !self.data_ended {
-            match ready!(stream.poll_data(cx)) {
-                Some(Ok(data)) => {
-                    // Handing the bytes on is what frees the window: a slow reader slows the
-                    // server, not our memory. Fails only on a stream that is gone, whose error
-                    // the next poll brings.
-                    let _ = stream.flow_control().release_capacity(data.len());
+            match stream.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) => {
+                    self.frames = self.frames.saturating_add(1).min(2);
+                    self.unreleased += data.len();
+                    self.release(UNRELEASED_BYTES_MAX);
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                Some(Err(error)) => return Poll::Ready(Some(Err(self.broken(&error)))),
-                None => self.data_ended = true,
+                Poll::Ready(Some(Err(error))) => {
+                    return Poll::Ready(Some(Err(self.broken(&error))));
+                }
+                Poll::Ready(None) => self.data_ended = true,
+                Poll::Pending => {
+                    self.release(1);
+                    return Poll::Pending;
+                }
             }
         }
-        match ready!(stream.poll_trailers(cx)) {
+        let Some(Held { stream, .. }) = &mut self.held else { return Poll::Ready(None) };
+        let trailers = ready!(stream.poll_trailers(cx));
+        Poll::Ready(self.trailers(trailers))
+    }
+
+    /// Tells h2 what was handed on, from so many bytes: that is what frees the window. So a slow
+    /// reader slows the server, and does not fill our memory. A stream that ends needs no telling.
+    fn release(&mut self, min: usize) {
+        if self.unreleased >= min
+            && let Some(Held { stream, .. }) = &mut self.held
+        {
+            let bytes = std::mem::take(&mut self.unreleased);
+            // Fails only on a stream that is gone, whose error the next poll brings.
+            let _ = stream.flow_control().release_capacity(bytes);
+        }
+    }
+
+    /// The end, with or without trailers.
+    fn trailers(
+        &mut self,
+        trailers: Result<Option<HeaderMap>, h2::Error>,
+    ) -> Option<Result<Frame<Bytes>, Status>> {
+        self.data_ended = true;
+        match trailers {
             Ok(trailers) => {
                 let status = trailers.as_ref().and_then(grpc_status);
                 if status.is_none() && !self.has_status {
-                    return Poll::Ready(Some(Err(self.without_status())));
+                    return Some(Err(self.without_status()));
                 }
                 self.finish(CallOutcome::Finished(status), edge::code_of(status));
-                Poll::Ready(trailers.map(|t| Ok(Frame::trailers(t))))
+                trailers.map(|t| Ok(Frame::trailers(t)))
             }
-            Err(error) => Poll::Ready(Some(Err(self.broken(&error)))),
+            Err(error) => Some(Err(self.broken(&error))),
         }
     }
 
@@ -119,9 +160,8 @@ impl ResponseBody {
 
     /// A stream that always has something to say must not outlive its deadline either.
     fn is_late(&mut self) -> bool {
-        let again = std::mem::replace(&mut self.data_began, true);
         let deadline = self.held.as_ref().and_then(|held| held.deadline);
-        again && deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        self.frames > 0 && deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Status> {

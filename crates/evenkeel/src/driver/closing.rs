@@ -1,18 +1,15 @@
 //! The end of a driver: what is said last, and what is waited for.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use evenkeel_core::{Address, ConnectivityState, Output, Status, observe::Event};
+use evenkeel_core::{ConnectivityState, Output, Status, observe::Event};
 use tokio::{
     sync::{mpsc, oneshot},
     time::sleep,
 };
 
-use super::{Driver, DriverOptions};
-use crate::{
-    transport::{ConnectionEvent, EventKind},
-    watching::GOODBYE,
-};
+use super::{Driver, connections::record_end};
+use crate::{transport::ConnectionEvent, watching::GOODBYE};
 
 impl Driver {
     /// The end: resolvers stop, connections drain until their last stream ends, or `grace` is over.
@@ -78,22 +75,5 @@ impl Driver {
                 _ => {}
             }
         }
-    }
-}
-
-/// Tells observers of a drain or an end, also when the driver has long forgotten the subchannel.
-pub(super) fn record_end(
-    options: &DriverOptions,
-    addresses: &BTreeMap<u64, Address>,
-    event: &ConnectionEvent,
-) {
-    let Some(address) = addresses.get(&event.number) else { return };
-    match &event.kind {
-        EventKind::Draining { .. } => options.recorder.record(&Event::Draining { address }),
-        EventKind::Closed { streams_open, end } => {
-            let (reason, streams_open) = (end.reason.as_str(), u64::from(*streams_open));
-            options.recorder.record(&Event::Disconnected { address, reason, streams_open });
-        }
-        EventKind::Ready(_) | EventKind::Failed(_) | EventKind::TooManyPings => {}
     }
 }

@@ -18,6 +18,11 @@ const CLIENT_PREFACE_LEN: usize = 24;
 const MAX_CONCURRENT_STREAMS: u16 = 0x3;
 const NO_GOAWAY: u64 = u64::MAX;
 
+/// Keeps what one side writes all the time away from what the other reads all the time.
+#[derive(Default)]
+#[repr(align(128))]
+struct Apart<T>(T);
+
 /// What the tap saw. Written on the connection's task, read by calls.
 pub(crate) struct Seen {
     settings: AtomicBool,
@@ -28,18 +33,31 @@ pub(crate) struct Seen {
     retired: AtomicBool,
     too_many_pings: AtomicBool,
     served: AtomicBool,
-    highest_headers: AtomicU32,
-    read_count: AtomicU64,
-    /// Streams that are open now, and how many of the calls' were when the socket ended.
-    open: AtomicU32,
-    /// Of them, and of all there were, those that are the channel's own and no calls.
+    /// Written with each write and read of the connection.
+    progress: Apart<Progress>,
+    /// Written with each call's beginning and end.
+    streams: Apart<Streams>,
+    /// Of the open streams, and of all there were, those that are the channel's own and no calls.
     own_open: AtomicU32,
     own_sent: AtomicU32,
-    /// Calls whose last word was OK.
-    succeeded: AtomicU64,
+    /// How many calls were open when the socket ended.
     open_at_end: OnceLock<u32>,
     first_bytes: OnceLock<[u8; 9]>,
     end_reason: OnceLock<String>,
+}
+
+#[derive(Default)]
+struct Streams {
+    /// Those that are open now.
+    open: AtomicU32,
+    /// Calls whose last word was OK.
+    succeeded: AtomicU64,
+}
+
+#[derive(Default)]
+struct Progress {
+    highest_headers: AtomicU32,
+    read_count: AtomicU64,
 }
 
 impl Default for Seen {
@@ -52,12 +70,10 @@ impl Default for Seen {
             retired: AtomicBool::new(false),
             too_many_pings: AtomicBool::new(false),
             served: AtomicBool::new(false),
-            highest_headers: AtomicU32::new(0),
-            read_count: AtomicU64::new(0),
-            open: AtomicU32::new(0),
+            progress: Apart::default(),
+            streams: Apart::default(),
             own_open: AtomicU32::new(0),
             own_sent: AtomicU32::new(0),
-            succeeded: AtomicU64::new(0),
             open_at_end: OnceLock::new(),
             first_bytes: OnceLock::new(),
             end_reason: OnceLock::new(),
@@ -94,14 +110,14 @@ impl Seen {
 
     /// The request never reached the socket.
     pub(crate) fn never_written(&self, stream_id: u32) -> bool {
-        stream_id > self.highest_headers.load(Ordering::Acquire)
+        stream_id > self.progress.0.highest_headers.load(Ordering::Acquire)
     }
 
     /// Grows with each call that is sent. A stream of the channel's own counts from when it is
     /// opened, which is a moment before it is sent.
     pub(crate) fn calls_sent(&self) -> u32 {
         // A client's stream ids are odd.
-        let sent = self.highest_headers.load(Ordering::Relaxed).div_ceil(2);
+        let sent = self.progress.0.highest_headers.load(Ordering::Relaxed).div_ceil(2);
         sent.saturating_sub(self.own_sent.load(Ordering::Relaxed))
     }
 
@@ -112,7 +128,7 @@ impl Seen {
 
     /// Grows whenever bytes arrive.
     pub(crate) fn read_count(&self) -> u64 {
-        self.read_count.load(Ordering::Relaxed)
+        self.progress.0.read_count.load(Ordering::Relaxed)
     }
 
     /// The server answered at least one call.
@@ -130,12 +146,12 @@ impl Seen {
     pub(crate) fn try_open(&self) -> bool {
         let max = self.max_streams.load(Ordering::SeqCst);
         let more = |open: u32| (open < max).then_some(open + 1);
-        self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
+        self.streams.0.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
     }
 
     /// Gives back what [`Seen::try_open`] took.
     pub(crate) fn close_one(&self) {
-        self.open.fetch_sub(1, Ordering::SeqCst);
+        self.streams.0.open.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// False when the server lowered its limit under what is open.
@@ -151,7 +167,7 @@ impl Seen {
 
     /// Streams that are held open.
     pub(crate) fn open(&self) -> u32 {
-        self.open.load(Ordering::SeqCst)
+        self.streams.0.open.load(Ordering::SeqCst)
     }
 
     /// How many streams the server allows at once, if it set a limit.
@@ -161,12 +177,12 @@ impl Seen {
 
     /// A call ended with OK. To be told before its slot is dropped, see `view::board`.
     pub(crate) fn succeed(&self) {
-        self.succeeded.fetch_add(1, Ordering::Relaxed);
+        self.streams.0.succeeded.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Calls that ended with OK.
     pub(crate) fn succeeded(&self) -> u64 {
-        self.succeeded.load(Ordering::Relaxed)
+        self.streams.0.succeeded.load(Ordering::Relaxed)
     }
 
     /// Streams that calls hold open.
@@ -274,7 +290,7 @@ impl<I> Tap<I> {
 fn note_written(walker: &mut Walker, seen: &Seen, bytes: &[u8]) {
     walker.feed(bytes, |frame| {
         if frame.kind == frames::HEADERS {
-            seen.highest_headers.fetch_max(frame.stream_id, Ordering::AcqRel);
+            seen.progress.0.highest_headers.fetch_max(frame.stream_id, Ordering::AcqRel);
         }
     });
 }
@@ -296,7 +312,7 @@ impl<I: AsyncRead> AsyncRead for Tap<I> {
             this.seen.end(|| "the server closed the connection".into());
             return Poll::Ready(Ok(()));
         }
-        this.seen.read_count.fetch_add(1, Ordering::Relaxed);
+        this.seen.progress.0.read_count.fetch_add(1, Ordering::Relaxed);
         if this.first.len() < 9 {
             this.first.extend(bytes.iter().take(9 - this.first.len()));
             if let Some(first) = this.first.first_chunk() {

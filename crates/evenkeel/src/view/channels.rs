@@ -56,10 +56,10 @@ impl ChannelView {
 
     /// Shows one more channel; one that is shown already stays as it is.
     pub fn add(&self, channel: &Channel) {
-        let handles = channel.commands.downgrade();
-        let entry = Entry { shared: Arc::downgrade(&channel.shared), handles };
+        let handles = channel.handle.commands.downgrade();
+        let entry = Entry { shared: Arc::downgrade(channel.shared()), handles };
         let mut entries = self.lock();
-        entries.by_id.insert(channel.shared.id, entry);
+        entries.by_id.insert(channel.shared().id, entry);
         if entries.by_id.len() > entries.sweep_at {
             entries.by_id.retain(|_, entry| entry.get().is_some());
             entries.sweep_at = 2 * entries.by_id.len() + PAGE_MAX;

@@ -261,7 +261,7 @@ pub(crate) fn snapshot(shared: &Shared) -> ChannelSnapshot {
             timeout_s: shared.idle_timeout.map(|timeout| timeout.as_secs_f64()),
             quiet_s: noted.quiet_s.filter(|_| state != ConnectivityState::Idle),
         },
-        replay_bytes: shared.replay_bytes.load(Ordering::Relaxed),
+        replay_bytes: shared.replay.bytes(),
     }
 }
 

@@ -18,7 +18,7 @@ use super::gist;
 use crate::Target;
 
 #[path = "../../../../crates/evenkeel/src/dns/lookup.rs"]
-#[allow(dead_code, reason = "the target calls a part of it")]
+#[allow(dead_code, unused_imports, reason = "the target calls a part of it")]
 mod lookup;
 #[path = "../../../../crates/evenkeel/src/dns/query.rs"]
 #[allow(dead_code, reason = "the target calls a part of it")]

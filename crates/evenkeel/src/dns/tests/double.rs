@@ -177,7 +177,10 @@ impl Shared {
                 message.add_answers(records(query.name(), query.query_type(), ttl_s, &addresses));
             }
             Does::Services(ttl_s, services) => {
-                message.add_answers(srv(query, ttl_s, services));
+                if query.query_type() == RecordType::SRV {
+                    let record = |service| service_record(query.name(), ttl_s, service);
+                    message.add_answers(services.into_iter().map(record));
+                }
             }
             Does::Alias { ttl_s, to, inline } => {
                 message.add_answers(self.chain(query, ttl_s, to, inline));
@@ -250,20 +253,20 @@ impl Shared {
     }
 }
 
-fn srv(query: &Query, ttl_s: u32, services: Vec<(u16, u16, u16, &str)>) -> Vec<Record> {
-    let is_asked = query.query_type() == RecordType::SRV;
-    let record = |(priority, weight, port, host)| {
-        let srv = SRV::new(priority, weight, port, Name::from_ascii(host).unwrap());
-        Record::from_rdata(query.name().clone(), ttl_s, RData::SRV(srv))
-    };
-    services.into_iter().filter(|_| is_asked).map(record).collect()
-}
-
 fn records(name: &Name, kind: RecordType, ttl_s: u32, addresses: &[IpAddr]) -> Vec<Record> {
     (addresses.iter())
         .map(|ip| Record::from_rdata(name.clone(), ttl_s, RData::from(*ip)))
         .filter(|r| r.record_type() == kind)
         .collect()
+}
+
+fn service_record(
+    name: &Name,
+    ttl_s: u32,
+    (priority, weight, port, host): (u16, u16, u16, &str),
+) -> Record {
+    let srv = SRV::new(priority, weight, port, Name::from_ascii(host).unwrap());
+    Record::from_rdata(name.clone(), ttl_s, RData::SRV(srv))
 }
 
 async fn serve_udp(socket: UdpSocket, shared: Shared) {

@@ -1,0 +1,134 @@
+//! What is served: services, where their endpoints come from, and how they are balanced. Flags make
+//! one of these, the YAML file another (`yaml`), and [`Config::with_flags`] makes one of both.
+
+mod yaml;
+
+pub(crate) use yaml::address as endpoint_address;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use crate::{
+    key::ServiceKey,
+    snapshot::{Endpoint, Policy},
+};
+
+/// The most services.
+pub const SERVICES_MAX: usize = 1_000;
+/// The most aliases of a service, and weights by address or pod.
+pub const ALIASES_MAX: usize = 100;
+/// The most categories of drops of a service.
+pub const DROPS_MAX: usize = 20;
+/// The longest category of drops, so that its token is short enough for the protocol.
+pub const CATEGORY_BYTES_MAX: usize = 40;
+/// The largest configuration file, in bytes.
+pub const CONFIG_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Why a configuration can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// In a file, at a place.
+    #[error("{file}:{line}:{column}: {message}")]
+    At {
+        /// Its name.
+        file: String,
+        /// From 1.
+        line: u64,
+        /// From 1.
+        column: u64,
+        /// What was expected and what came.
+        message: String,
+    },
+    /// Somewhere else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Everything that is served.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// By key.
+    pub services: BTreeMap<ServiceKey, ServiceConfig>,
+    /// Limits of clients, where they are set.
+    pub limits: Limits,
+}
+
+/// What a configuration may say of limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Clients' streams in this process.
+    pub streams_max: Option<usize>,
+    /// Clients' streams from one IP address.
+    pub streams_per_peer_max: Option<usize>,
+}
+
+/// One service.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ServiceConfig {
+    /// Further names under which it can be asked for, in lower case.
+    pub aliases: BTreeSet<String>,
+    /// Its endpoints; without them they come from Kubernetes.
+    pub endpoints: Option<Vec<Endpoint>>,
+    /// Weights of endpoints from Kubernetes.
+    pub weights: BTreeMap<Selected, u32>,
+    /// How it is balanced.
+    pub policy: Arc<Policy>,
+}
+
+/// Which endpoint a weight is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Selected {
+    /// By address and port.
+    Address(SocketAddr),
+    /// By address, any port.
+    Ip(std::net::IpAddr),
+    /// By pod.
+    Pod(String),
+}
+
+impl Config {
+    /// Reads YAML. `file` is the name that errors show; services without a namespace are in
+    /// `default_namespace`.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that can't be used: place, what was expected, what came.
+    pub fn from_yaml(text: &str, file: &str, default_namespace: &str) -> Result<Self, ConfigError> {
+        yaml::read(text, file, default_namespace)
+    }
+
+    /// This with what flags say beside it: their services where there is none of the same key, and
+    /// their endpoints where there is.
+    #[must_use]
+    pub fn with_flags(&self, flags: &Self) -> Self {
+        let mut config = self.clone();
+        for (key, flagged) in &flags.services {
+            let service = config.services.entry(key.clone()).or_insert_with(|| flagged.clone());
+            if flagged.endpoints.is_some() {
+                service.endpoints.clone_from(&flagged.endpoints);
+            }
+        }
+        config
+    }
+}
+
+impl ServiceConfig {
+    /// The weight that the configuration gives an endpoint.
+    #[must_use]
+    pub fn weight_of(&self, endpoint: &Endpoint) -> Option<u32> {
+        if self.weights.is_empty() {
+            return None;
+        }
+        let pod = endpoint.pod.as_deref().map(|pod| Selected::Pod(pod.to_owned()));
+        let by = |selected: Selected| self.weights.get(&selected).copied();
+        by(Selected::Address(endpoint.address))
+            .or_else(|| by(Selected::Ip(endpoint.address.ip())))
+            .or_else(|| pod.and_then(by))
+    }
+}
+
+#[cfg(test)]
+mod tests;

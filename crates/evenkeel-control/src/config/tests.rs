@@ -1,0 +1,130 @@
+//! Configurations that are good, and the table of those that are not, with the place that is named.
+
+use super::*;
+use crate::snapshot::EndpointState;
+
+fn read(text: &str) -> Result<Config, String> {
+    Config::from_yaml(text, "grpclb.yaml", "default").map_err(|error| error.to_string())
+}
+
+const FULL: &str = "
+services:
+- name: greeter
+  port: grpc
+  aliases: [greeter.test]
+  weights: {10.0.0.1: 3, \"10.0.0.2:8000\": 4, greeter-abc: 5}
+  drops:
+  - {category: overload, percent: 30}
+  - {category: test, percent: 0.5}
+  subset: {size: 20}
+  allow: [\"spiffe://cluster.local/ns/default/sa/client\", \"spiffe://other/*\", client.test]
+- name: fixed
+  namespace: other
+  endpoints:
+  - {address: \"10.0.0.1:8000\", weight: 2, zone: a}
+  - {address: \"[fd00::1]:8000\", state: draining}
+limits: {streams_max: 100, streams_per_peer_max: 10}
+";
+
+#[test]
+fn everything_that_can_be_said_is_read() {
+    let config = read(FULL).expect("good");
+    let greeter = ServiceKey::parse("greeter.default:grpc", "").expect("a key");
+    let service = &config.services[&greeter];
+    assert_eq!((service.endpoints.is_none(), service.policy.subset), (true, Some(20)));
+    let drops: Vec<_> = service.policy.drops.iter().map(|d| (&d.category[..], d.percent)).collect();
+    assert_eq!(drops, [("overload", 30.0), ("test", 0.5)]);
+    let mut endpoint = Endpoint::new("10.0.0.1:1".parse().expect("an address"));
+    assert_eq!(service.weight_of(&endpoint), Some(3));
+    endpoint.address = "10.0.0.2:8000".parse().expect("an address");
+    assert_eq!(service.weight_of(&endpoint), Some(4));
+    endpoint.address = "10.0.0.2:8001".parse().expect("an address");
+    assert_eq!(service.weight_of(&endpoint), None);
+    endpoint.pod = Some("greeter-abc".into());
+    assert_eq!(service.weight_of(&endpoint), Some(5));
+    let fixed = ServiceKey::parse("fixed.other", "").expect("a key");
+    let endpoints = config.services[&fixed].endpoints.as_ref().expect("two");
+    assert_eq!((endpoints[0].weight, endpoints[0].zone.as_deref()), (2, Some("a")));
+    assert_eq!(endpoints[1].state, EndpointState::Draining);
+    assert_eq!(config.limits.streams_per_peer_max, Some(10));
+}
+
+#[test]
+fn an_empty_file_serves_nothing() {
+    for text in ["", "# nothing yet\n", "services: []", "{}"] {
+        assert_eq!(read(text), Ok(Config::default()), "{text:?}");
+    }
+}
+
+#[test]
+fn bad_input_is_refused_with_its_place_and_what_was_expected() {
+    let service = |rest: &str| format!("services:\n- name: a\n  {rest}\n");
+    let endpoint = |rest: &str| service(&format!("endpoints:\n  - {{{rest}}}"));
+    let drop = |rest: &str| service(&format!("drops:\n  - {{{rest}}}"));
+    let twice = "endpoints:\n  - address: 1.1.1.1:1\n  - address: 1.1.1.1:1";
+    for (text, place, reason) in [
+        (endpoint("address: \"1.1.1.1:0\""), "4:", "a port from 1 to 65535"),
+        (endpoint("address: \"1.1.1.1:70000\""), "4:", "got \"1.1.1.1:70000\""),
+        (endpoint("address: greeter:80"), "4:", "expected an IP address"),
+        (endpoint("address: \"1.1.1.1:1\", weight: 0"), "4:", "expected 1 to 1000, got 0"),
+        (endpoint("address: \"1.1.1.1:1\", weight: -1"), "4:", "got -1"),
+        (endpoint("address: \"1.1.1.1:1\", weight: 1001"), "4:", "got 1001"),
+        (endpoint("address: \"1.1.1.1:1\", state: gone"), "4:", "gone"),
+        (endpoint("weight: 1"), "4:", "address"),
+        (service(twice), "5:", "the address 1.1.1.1:1 is there twice"),
+        (service("port: 70000"), "3:", "expected a port from 1 to 65535, got 70000"),
+        (service("port: 0"), "3:", "got 0"),
+        (service("weights: {b: 0}"), "3:", "expected 1 to 1000, got 0"),
+        (drop("category: a, percent: 101"), "4:", "at most 100, got 101"),
+        (drop("category: a, percent: 0"), "4:", "more than 0"),
+        (drop("category: a, percent: .nan"), "4:", "percent"),
+        (drop("category: \"a b\", percent: 1"), "4:", "category: expected"),
+        (service("drops: [{category: a, percent: 60}, {category: b, percent: 60}]"), "3:", "120"),
+        (service("drops: [{category: a, percent: 1}, {category: a, percent: 1}]"), "3:", "twice"),
+        (service("subset: {size: 0}"), "3:", "at least 1, got 0"),
+        (service("allow: []"), "3:", "at least one name"),
+        (service("allow: [\"http://a\"]"), "3:", "expected spiffe://"),
+        (service("aliases: [b, b]"), "3:", "alias b is there twice"),
+        (service("aliases: [\"\"]"), "3:", "empty name"),
+        (service("droops: []"), "3:", "droops"),
+        ("services:\n- name: a\n- name: a\n".into(), "3:", "service a.default is there twice"),
+        ("services:\n- name: A\n".into(), "2:", "lower-case"),
+        ("services:\n- {}\n".into(), "2:", "name"),
+        ("services: 5\n".into(), "1:", "sequence"),
+        ("services: [\n".into(), "", ""),
+        ("limits: {streams_max: 0}\n".into(), "1:", "at least 1"),
+        ("limits: {streams_max: many}\n".into(), "1:", "invalid i64"),
+    ] {
+        let error = read(&text).expect_err(&text);
+        assert!(error.starts_with(&format!("grpclb.yaml:{place}")), "{text}\n{error}");
+        assert!(error.contains(reason), "{text}\n{error}");
+        assert!(!error.contains('\n'), "{error:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_too_large_is_not_parsed() {
+    let error = read(&" ".repeat(CONFIG_BYTES_MAX + 1)).expect_err("too large");
+    assert!(error.contains("at most 4194304 bytes"), "{error}");
+}
+
+#[test]
+fn an_alias_bomb_ends_in_an_error() {
+    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for n in 1..12 {
+        let below = format!("*a{}, ", n - 1).repeat(10);
+        text += &format!("a{n}: &a{n} [{below}]\n");
+    }
+    read(&text).expect_err("no such field, or too much of it");
+}
+
+#[test]
+fn endpoints_of_flags_win_and_the_rest_of_the_file_stays() {
+    let file = read("services:\n- name: a\n  aliases: [c]\n- name: b\n");
+    let flags = read("services:\n- name: a\n  endpoints: [{address: \"1.1.1.1:1\"}]\n- name: d\n");
+    let both = file.expect("good").with_flags(&flags.expect("good"));
+    let keys: Vec<String> = both.services.keys().map(ToString::to_string).collect();
+    assert_eq!(keys, ["a.default", "b.default", "d.default"]);
+    let a = &both.services[&ServiceKey::parse("a", "default").expect("a key")];
+    assert_eq!((a.endpoints.as_ref().map(Vec::len), a.aliases.contains("c")), (Some(1), true));
+}

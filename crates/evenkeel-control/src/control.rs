@@ -1,0 +1,444 @@
+//! The engine: what is configured, what sources say of it, and who reads it. Writers are few and
+//! rare (a reload, a watch event) and take a lock; readers load the directory and then follow one
+//! service each. It has no task: whoever brings news runs it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::SystemTime,
+};
+
+use arc_swap::ArcSwap;
+use serde::Serialize;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::{
+    config::{Config, Limits, ServiceConfig},
+    grpclb::{ClientTotals, EncodedList, Slots, drop_token},
+    key::ServiceKey,
+    merge::{Change, Merge},
+    names::{NameError, NameRules, Names},
+    observe::{Refusals, Warnings},
+    snapshot::{ENDPOINTS_MAX, Published, Snapshot},
+};
+
+/// What is served in this process; clones are the same.
+#[derive(Clone)]
+pub struct Control {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    rules: NameRules,
+    /// What flags say; it is in every configuration.
+    flags: Config,
+    directory: ArcSwap<Directory>,
+    /// Held while configuration or sources change.
+    sources: Mutex<BTreeMap<String, SourceStatus>>,
+    watched: watch::Sender<Arc<BTreeSet<ServiceKey>>>,
+    synced: watch::Sender<bool>,
+    pub(crate) refusals: Refusals,
+    pub(crate) warnings: Warnings,
+}
+
+/// Names and services at one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Directory {
+    names: Names,
+    pub(crate) services: BTreeMap<ServiceKey, Arc<Service>>,
+    pub(crate) limits: Limits,
+}
+
+/// How a source is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SourceStatus {
+    /// It says what is true now; if not, what it said last is served.
+    pub good: bool,
+    /// How often it turned bad.
+    pub failures: u64,
+    /// What is wrong now.
+    pub error: Option<String>,
+    /// When it last became good or bad, in seconds since 1970.
+    pub since_unix_s: u64,
+}
+
+/// One service and its readers.
+pub(crate) struct Service {
+    pub(crate) key: ServiceKey,
+    merge: Mutex<Merge>,
+    published: watch::Sender<Published>,
+    /// Of the newest snapshot that a client wanted.
+    list: Mutex<Option<(u64, Arc<EncodedList>)>>,
+    pub(crate) totals: Mutex<ClientTotals>,
+    pub(crate) slots: Mutex<Slots>,
+    pub(crate) streams: AtomicUsize,
+    pub(crate) streams_total: AtomicU64,
+    pub(crate) lists_sent: AtomicU64,
+}
+
+impl Control {
+    /// Serves what `flags` say until [`Control::configure`] adds to it.
+    #[must_use]
+    pub fn new(rules: NameRules, flags: Config) -> Self {
+        let inner = Inner {
+            rules,
+            flags,
+            directory: ArcSwap::default(),
+            sources: Mutex::default(),
+            watched: watch::Sender::default(),
+            synced: watch::Sender::new(false),
+            refusals: Refusals::default(),
+            warnings: Warnings::default(),
+        };
+        let control = Self { inner: Arc::new(inner) };
+        control.configure(&Config::default());
+        control
+    }
+
+    /// Serves what this configuration and the flags say, and nothing else. Services that stay keep
+    /// their clients and their endpoints; clients of those that go are told.
+    pub fn configure(&self, file: &Config) {
+        let inner = &*self.inner;
+        let _sources = inner.sources();
+        let mut config = file.with_flags(&inner.flags);
+        self.add_default(&mut config);
+        let before = inner.directory.load_full();
+        let mut services = BTreeMap::new();
+        for (key, service) in &config.services {
+            let kept = before.services.get(key).cloned();
+            let kept = kept.unwrap_or_else(|| Arc::new(Service::new(key.clone())));
+            kept.configure(service.clone());
+            services.insert(key.clone(), kept);
+        }
+        let names = Names::new(inner.rules.clone(), &config);
+        let directory = Arc::new(Directory { names, services, limits: config.limits });
+        inner.directory.store(directory.clone());
+        for (key, service) in &before.services {
+            if !directory.services.contains_key(key) {
+                info!(service = %key, "not served any more");
+                service.published.send_replace(Published::Gone);
+            }
+        }
+        let watched = directory.services.values().filter(|service| service.merge().is_watched());
+        let watched: BTreeSet<_> = watched.map(|service| service.key.clone()).collect();
+        inner.watched.send_if_modified(|now| {
+            let changed = **now != watched;
+            *now = Arc::new(watched);
+            changed
+        });
+        inner.note_sync();
+    }
+
+    /// `BACKEND_SERVICE_NAME` is a service also where nothing else says so.
+    fn add_default(&self, config: &mut Config) {
+        let Some(key) = &self.inner.rules.default_service else { return };
+        let same = |other: &&ServiceKey| {
+            let port = key.port.is_none() || other.port.is_none() || key.port == other.port;
+            (&other.namespace, &other.name) == (&key.namespace, &key.name) && port
+        };
+        if !config.services.keys().any(|other| same(&other)) {
+            config.services.insert(key.clone(), ServiceConfig::default());
+        }
+    }
+
+    /// Takes what a watch says of a service; false when the service is not served any more.
+    pub fn watched(&self, key: &ServiceKey, change: Change) -> bool {
+        let directory = self.inner.directory.load();
+        let Some(service) = directory.services.get(key) else { return false };
+        service.publish(|merge| merge.watched(change));
+        self.inner.note_sync();
+        true
+    }
+
+    /// Notes how a source is doing. The first error of several is logged.
+    pub fn source(&self, name: &str, outcome: Result<(), String>) {
+        let mut sources = self.inner.sources();
+        let status = sources.entry(name.to_owned()).or_default();
+        let turned = status.good != outcome.is_ok() || status.since_unix_s == 0;
+        if turned {
+            status.since_unix_s = unix_seconds();
+        }
+        match outcome {
+            Ok(()) => {
+                if turned && status.failures > 0 {
+                    info!(source = name, "good again");
+                }
+                (status.good, status.error) = (true, None);
+            }
+            Err(error) => {
+                if turned || status.error.as_ref() != Some(&error) {
+                    warn!(source = name, error, "what it said last is served");
+                }
+                status.failures += u64::from(turned);
+                (status.good, status.error) = (false, Some(error));
+            }
+        }
+    }
+
+    /// Forgets a source that is not asked any more.
+    pub fn forget_source(&self, name: &str) {
+        self.inner.sources().remove(name);
+    }
+
+    /// All sources that have spoken.
+    #[must_use]
+    pub fn sources(&self) -> BTreeMap<String, SourceStatus> {
+        self.inner.sources().clone()
+    }
+
+    /// The services whose endpoints have to be watched.
+    #[must_use]
+    pub fn wanted(&self) -> watch::Receiver<Arc<BTreeSet<ServiceKey>>> {
+        self.inner.watched.subscribe()
+    }
+
+    /// True once every service has had a snapshot, and from then on.
+    #[must_use]
+    pub fn synced(&self) -> watch::Receiver<bool> {
+        self.inner.synced.subscribe()
+    }
+
+    /// The newest snapshots of a service; `None` when it is not served.
+    #[must_use]
+    pub fn follow(&self, key: &ServiceKey) -> Option<watch::Receiver<Published>> {
+        Some(self.directory().services.get(key)?.follow())
+    }
+
+    /// The service that a client's name leads to.
+    ///
+    /// # Errors
+    ///
+    /// [`NameError`], with what is served.
+    pub fn resolve(&self, name: &str) -> Result<ServiceKey, NameError> {
+        self.directory().names.resolve(name).cloned()
+    }
+
+    pub(crate) fn directory(&self) -> Arc<Directory> {
+        self.inner.directory.load_full()
+    }
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let directory = self.directory();
+        f.debug_struct("Control").field("services", &directory.services.keys()).finish()
+    }
+}
+
+impl Inner {
+    fn sources(&self) -> MutexGuard<'_, BTreeMap<String, SourceStatus>> {
+        lock(&self.sources)
+    }
+
+    fn note_sync(&self) {
+        if *self.synced.borrow() {
+            return;
+        }
+        let directory = self.directory.load();
+        let mut services = directory.services.values();
+        if services.all(|service| service.published.borrow().snapshot().is_some()) {
+            self.synced.send_replace(true);
+        }
+    }
+}
+
+impl Directory {
+    pub(crate) fn resolve(&self, name: &str) -> Result<&Arc<Service>, NameError> {
+        let key = self.names.resolve(name)?;
+        self.services.get(key).ok_or_else(|| NameError::Unknown(format!("{key} is not served")))
+    }
+}
+
+impl Service {
+    fn new(key: ServiceKey) -> Self {
+        Self {
+            merge: Mutex::new(Merge::new(key.clone())),
+            key,
+            published: watch::Sender::new(Published::Pending),
+            list: Mutex::default(),
+            totals: Mutex::default(),
+            slots: Mutex::default(),
+            streams: AtomicUsize::new(0),
+            streams_total: AtomicU64::new(0),
+            lists_sent: AtomicU64::new(0),
+        }
+    }
+
+    fn merge(&self) -> MutexGuard<'_, Merge> {
+        lock(&self.merge)
+    }
+
+    fn configure(&self, config: ServiceConfig) {
+        for drop in &config.policy.drops {
+            lock(&self.totals).know(drop_token(&drop.category));
+        }
+        self.publish(|merge| merge.configure(config));
+    }
+
+    /// Publishes under the lock, so that the newest comes last.
+    fn publish(&self, change: impl FnOnce(&mut Merge) -> Option<Arc<Snapshot>>) {
+        let mut merge = self.merge();
+        let Some(snapshot) = change(&mut merge) else { return };
+        let (version, endpoints) = (snapshot.version, snapshot.endpoints.len());
+        info!(service = %self.key, version, endpoints, "a new snapshot");
+        if merge.left_out() > 0 {
+            let left_out = merge.left_out();
+            warn!(service = %self.key, left_out, "more than {ENDPOINTS_MAX} endpoints");
+        }
+        self.published.send_replace(Published::Current(snapshot));
+    }
+
+    pub(crate) fn follow(&self) -> watch::Receiver<Published> {
+        self.published.subscribe()
+    }
+
+    pub(crate) fn current(&self) -> Published {
+        self.published.borrow().clone()
+    }
+
+    pub(crate) fn left_out(&self) -> usize {
+        self.merge().left_out()
+    }
+
+    /// The list of a snapshot, encoded by the first who wants it.
+    pub(crate) fn list(&self, snapshot: &Snapshot) -> Arc<EncodedList> {
+        let mut list = lock(&self.list);
+        match &*list {
+            Some((version, encoded)) if *version == snapshot.version => encoded.clone(),
+            newest => {
+                let serving: Vec<_> = snapshot.serving().collect();
+                let encoded = Arc::new(EncodedList::new(&serving, &snapshot.policy.drops));
+                // A reader that is late does not push the newer list out.
+                if newest.as_ref().is_none_or(|(version, _)| *version < snapshot.version) {
+                    *list = Some((snapshot.version, encoded.clone()));
+                }
+                encoded
+            }
+        }
+    }
+
+    /// What clients reported so far.
+    pub(crate) fn totals(&self) -> ClientTotals {
+        lock(&self.totals).clone()
+    }
+
+    /// Streams that are open.
+    pub(crate) fn open_streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// Whole at any time: nothing that holds one of these locks can panic half way.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn unix_seconds() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::Endpoint;
+
+    fn config(yaml: &str) -> Config {
+        Config::from_yaml(yaml, "test", "default").expect("good")
+    }
+
+    fn key(text: &str) -> ServiceKey {
+        ServiceKey::parse(text, "default").expect("a key")
+    }
+
+    const TWO: &str = "
+services:
+- {name: fixed, endpoints: [{address: \"127.0.0.1:1\"}]}
+- {name: watched}
+";
+
+    #[test]
+    fn it_is_in_sync_when_every_service_has_endpoints_or_none_for_sure() {
+        let control = Control::new(NameRules::default(), Config::default());
+        assert!(*control.synced().borrow(), "nothing to wait for");
+        let control = Control::new(NameRules::default(), config(TWO));
+        assert!(!*control.synced().borrow());
+        assert_eq!(**control.wanted().borrow(), [key("watched")].into());
+        assert!(control.watched(&key("watched"), Change::Replace(Vec::new())));
+        assert!(*control.synced().borrow());
+        control.configure(&config("services: [{name: another}]"));
+        assert!(*control.synced().borrow(), "it stays so");
+    }
+
+    #[test]
+    fn services_that_stay_keep_their_readers_and_those_that_go_tell_them() {
+        let control = Control::new(NameRules::default(), Config::default());
+        control.configure(&config(TWO));
+        let mut fixed = control.follow(&key("fixed")).expect("served");
+        let mut watched = control.follow(&key("watched")).expect("served");
+        assert_eq!(fixed.borrow_and_update().snapshot().expect("one").version, 1);
+        control.configure(&config(
+            "services: [{name: fixed, endpoints: [{address: \"127.0.0.1:2\"}]}]",
+        ));
+        assert_eq!(fixed.borrow_and_update().snapshot().expect("one").version, 2);
+        assert!(matches!(*watched.borrow_and_update(), Published::Gone));
+        assert!(!control.watched(&key("watched"), Change::Replace(Vec::new())));
+        assert!(control.follow(&key("watched")).is_none());
+    }
+
+    #[test]
+    fn the_service_of_the_environment_is_there_unless_something_says_more_of_it() {
+        let rules = |text: &str| NameRules {
+            default_service: Some(key(text)),
+            own: ["grpclb".to_owned()].into(),
+            ..NameRules::default()
+        };
+        let control = Control::new(rules("greeter:8000"), Config::default());
+        assert_eq!(control.resolve("grpclb"), Ok(key("greeter:8000")));
+        control.configure(&config("services: [{name: greeter, port: 9}, {name: b}]"));
+        assert_eq!(control.wanted().borrow().len(), 3, "another port is another service");
+        let control = Control::new(rules("fixed"), config(TWO));
+        assert_eq!(control.wanted().borrow().len(), 1);
+        assert_eq!(control.resolve("grpclb.there:9000"), Ok(key("fixed")));
+    }
+
+    #[test]
+    fn the_list_is_encoded_once_for_a_snapshot() {
+        let control = Control::new(NameRules::default(), config(TWO));
+        let service = control.directory().services[&key("fixed")].clone();
+        let first = service.current().snapshot().expect("one").clone();
+        let list = service.list(&first);
+        assert!(Arc::ptr_eq(&list, &service.list(&first)));
+        let endpoints = vec![Endpoint::new(([127, 0, 0, 1], 9).into())];
+        let fixed = ServiceConfig { endpoints: Some(endpoints), ..ServiceConfig::default() };
+        service.configure(fixed);
+        let second = service.current().snapshot().expect("one").clone();
+        let newer = service.list(&second);
+        service.list(&first);
+        assert!(Arc::ptr_eq(&newer, &service.list(&second)));
+    }
+
+    #[test]
+    fn sources_are_good_or_bad_and_tell_since_when() {
+        let control = Control::new(NameRules::default(), Config::default());
+        control.source("file", Err("no such file".into()));
+        control.source("file", Err("no such file".into()));
+        let status = control.sources()["file"].clone();
+        assert_eq!((status.good, status.failures), (false, 1));
+        assert_eq!(status.error.as_deref(), Some("no such file"));
+        control.source("file", Ok(()));
+        let status = control.sources()["file"].clone();
+        assert_eq!((status.good, status.failures, status.error), (true, 1, None));
+    }
+}

@@ -1,0 +1,29 @@
+//! `grpc.lb.v1.LoadBalancer` (grpclb): what a snapshot becomes on the wire, and the streams that
+//! bring it to clients.
+//!
+//! A list is encoded once per snapshot; each client gets it rotated, as pieces of that one buffer
+//! (`encode`). tonic's codec would copy it for each client, which is why the service is mounted
+//! below the codec (`service`).
+
+mod encode;
+mod entries;
+mod rate;
+mod reports;
+mod service;
+mod slots;
+mod stream;
+mod subset;
+mod token;
+
+pub use encode::EncodedList;
+pub use entries::{LIST_ENTRIES_MAX, LIST_ENTRIES_SOFT_MAX};
+pub use rate::{STATS_BURST, STATS_RATE_FACTOR_MAX};
+pub use reports::{CALLS_PER_REPORT_MAX, ClientTotals, DROP_TOKENS_MAX};
+pub(crate) use service::Peer;
+pub use service::{
+    DEFAULT_CLIENT_STATS_INTERVAL, DEFAULT_STREAMS_MAX, DEFAULT_STREAMS_PER_PEER_MAX, Grpclb,
+    GrpclbSettings, SERVICE_NAME,
+};
+pub(crate) use slots::Slots;
+pub use stream::{DRAIN_SPREAD, FIRST_MESSAGE_WAIT, MESSAGE_BYTES_MAX};
+pub use token::{decode as decode_token, of_drop as drop_token, of_endpoint as endpoint_token};

@@ -1,0 +1,246 @@
+//! The service as tonic's `Routes` mount it: below tonic's codec, which copies every message into a
+//! buffer of its own. It reads requests with the codec and writes responses as the shared pieces
+//! that they are.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    fmt,
+    future::{Ready, ready},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use evenkeel_proto::grpc::lb::v1::{LoadBalanceRequest, LoadBalanceResponse};
+use evenkeel_server::tls::{PeerNames, TlsConnectInfo};
+use http::{HeaderValue, Request, Response, header};
+use tokio::sync::watch;
+use tonic::{
+    Status,
+    body::Body,
+    codec::{Codec as _, Streaming},
+    server::NamedService,
+    transport::server::TcpConnectInfo,
+};
+use tonic_prost::ProstCodec;
+
+use super::stream::{self, MESSAGE_BYTES_MAX};
+use crate::{
+    control::{Control, lock},
+    observe::Refusal,
+    status::ClientStatus,
+};
+
+/// The service's name.
+pub const SERVICE_NAME: &str = "grpc.lb.v1.LoadBalancer";
+/// Streams in one process, unless set.
+pub const DEFAULT_STREAMS_MAX: usize = 10_000;
+/// Streams from one address, unless set.
+pub const DEFAULT_STREAMS_PER_PEER_MAX: usize = 1_000;
+/// How often clients are asked to report, unless set.
+pub const DEFAULT_CLIENT_STATS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What can be set.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct GrpclbSettings {
+    /// How often clients report; zero: never.
+    pub client_stats_interval: Duration,
+    /// Where in the list the first client begins, from 0 to 1; random, so that replicas differ.
+    pub phase: f64,
+}
+
+impl Default for GrpclbSettings {
+    fn default() -> Self {
+        Self { client_stats_interval: DEFAULT_CLIENT_STATS_INTERVAL, phase: fastrand::f64() }
+    }
+}
+
+/// The service, for [`tonic::service::Routes::add_service`]; clones are the same.
+#[derive(Clone)]
+pub struct Grpclb {
+    shared: Arc<Shared>,
+}
+
+/// What all streams have in common.
+pub(crate) struct Shared {
+    pub(super) control: Control,
+    pub(super) settings: GrpclbSettings,
+    pub(super) draining: watch::Sender<bool>,
+    streams: Mutex<Streams>,
+    clients: Mutex<BTreeMap<u64, Arc<ClientStatus>>>,
+    ids: AtomicU64,
+}
+
+#[derive(Default)]
+struct Streams {
+    all: usize,
+    by_peer: BTreeMap<IpAddr, usize>,
+}
+
+/// Who is at the other end.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) names: Option<PeerNames>,
+}
+
+impl Peer {
+    fn of<B>(request: &Request<B>) -> Self {
+        let extensions = request.extensions();
+        let address = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        let names = extensions.get::<TlsConnectInfo>().and_then(TlsConnectInfo::peer_names);
+        Self { address, names: names.cloned() }
+    }
+
+    /// Peers without address count as one.
+    pub(crate) fn ip(&self) -> IpAddr {
+        self.address.map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip().to_canonical())
+    }
+}
+
+impl Grpclb {
+    /// Serves what `control` has.
+    #[must_use]
+    pub fn new(control: Control, settings: GrpclbSettings) -> Self {
+        let shared = Shared {
+            control,
+            settings,
+            draining: watch::Sender::new(false),
+            streams: Mutex::default(),
+            clients: Mutex::default(),
+            ids: AtomicU64::new(0),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Ends all streams, each within [`super::DRAIN_SPREAD`], with UNAVAILABLE; clients keep their
+    /// lists and turn to another balancer. To be called when connections have had their GOAWAY, or
+    /// clients come back on the same one.
+    pub fn end_streams(&self) {
+        self.shared.draining.send_replace(true);
+    }
+
+    /// Up to `max` clients that have streams, those first who came first; and how many there are.
+    #[must_use]
+    pub fn clients(&self, max: usize) -> (Vec<Arc<ClientStatus>>, usize) {
+        let clients = lock(&self.shared.clients);
+        (clients.values().take(max).cloned().collect(), clients.len())
+    }
+
+    /// Open streams, also those that have not asked for a service yet.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        lock(&self.shared.streams).all
+    }
+
+    fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let path = request.uri().path();
+        if path.rsplit('/').next() != Some("BalanceLoad") {
+            return Err(Status::unimplemented(format!(
+                "expected /{SERVICE_NAME}/BalanceLoad, got {path}"
+            )));
+        }
+        let refuse = |why| self.shared.control.inner.refusals.add(why);
+        let encoding = request.headers().get("grpc-encoding");
+        if encoding.is_some_and(|encoding| encoding != "identity") {
+            refuse(Refusal::Compressed);
+            return Err(Status::unimplemented("expected messages that are not compressed"));
+        }
+        let peer = Peer::of(&request);
+        let permit = self.shared.permit(peer.ip())?;
+        let decoder = ProstCodec::<LoadBalanceResponse, LoadBalanceRequest>::default().decoder();
+        let max = Some(MESSAGE_BYTES_MAX);
+        let inbound = Streaming::new_request(decoder, request.into_body(), None, max);
+        let body = stream::respond(self.shared.clone(), inbound, peer, permit);
+        let mut response = Response::new(body);
+        let value = HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert(header::CONTENT_TYPE, value);
+        Ok(response)
+    }
+}
+
+impl fmt::Debug for Grpclb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Grpclb");
+        debug.field("settings", &self.shared.settings).finish_non_exhaustive()
+    }
+}
+
+impl NamedService for Grpclb {
+    const NAME: &'static str = SERVICE_NAME;
+}
+
+impl tower_service::Service<Request<Body>> for Grpclb {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        ready(Ok(self.answer(request).unwrap_or_else(Status::into_http)))
+    }
+}
+
+impl Shared {
+    /// Room for one more stream.
+    fn permit(self: &Arc<Self>, ip: IpAddr) -> Result<Permit, Status> {
+        let limits = self.control.directory().limits;
+        let all_max = limits.streams_max.unwrap_or(DEFAULT_STREAMS_MAX);
+        let peer_max = limits.streams_per_peer_max.unwrap_or(DEFAULT_STREAMS_PER_PEER_MAX);
+        let mut streams = lock(&self.streams);
+        let of_peer = streams.by_peer.get(&ip).copied().unwrap_or_default();
+        let (why, what, max) = match (streams.all >= all_max, of_peer >= peer_max) {
+            (true, _) => (Refusal::StreamsMax, "streams", all_max),
+            (_, true) => (Refusal::StreamsPerPeerMax, "streams from one address", peer_max),
+            (false, false) => {
+                streams.all += 1;
+                *streams.by_peer.entry(ip).or_default() += 1;
+                return Ok(Permit { shared: self.clone(), ip });
+            }
+        };
+        self.control.inner.refusals.add(why);
+        Err(Status::resource_exhausted(format!(
+            "expected at most {max} {what} on this balancer; try another, or raise its limits"
+        )))
+    }
+
+    pub(super) fn new_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn enter(&self, client: Arc<ClientStatus>) {
+        lock(&self.clients).insert(client.id, client);
+    }
+
+    pub(super) fn leave(&self, id: u64) {
+        lock(&self.clients).remove(&id);
+    }
+}
+
+/// Room for a stream, until it is dropped.
+pub(super) struct Permit {
+    shared: Arc<Shared>,
+    ip: IpAddr,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut streams = lock(&self.shared.streams);
+        streams.all -= 1;
+        if let Some(of_peer) = streams.by_peer.get_mut(&self.ip) {
+            *of_peer -= 1;
+            if *of_peer == 0 {
+                streams.by_peer.remove(&self.ip);
+            }
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! The balancer's engine: what sources say of endpoints becomes a snapshot of each service, and
+//! protocols bring snapshots to clients.
+//!
+//! ```text
+//! flags, YAML file, EndpointSlices → Config and Change → Control → Snapshot → grpclb streams
+//! ```
+//!
+//! Snapshots know nothing of protocols and sources nothing of clients, so that a further protocol
+//! (xDS) is one more reader. Merging, ordering, encoding and naming are plain functions; I/O is in
+//! `sources` and in the streams.
+//!
+//! ```no_run
+//! use evenkeel_control::{Control, config::Config, grpclb::{Grpclb, GrpclbSettings}};
+//! use evenkeel_control::names::NameRules;
+//! use evenkeel_server::Server;
+//! use tonic::service::Routes;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let yaml = "services: [{name: greeter, endpoints: [{address: \"10.0.0.1:8000\"}]}]";
+//! let control = Control::new(NameRules::default(), Config::default());
+//! control.configure(&Config::from_yaml(yaml, "grpclb.yaml", "default")?);
+//! let grpclb = Grpclb::new(control, GrpclbSettings::default());
+//! let server = Server::builder().build(Routes::new(grpclb))?;
+//! server.serve([tokio::net::TcpListener::bind("0.0.0.0:9000").await?]).await?;
+//! # Ok(()) }
+//! ```
+
+pub mod access;
+pub mod config;
+mod control;
+pub mod grpclb;
+mod key;
+pub mod merge;
+pub mod metrics;
+pub mod names;
+mod observe;
+pub mod snapshot;
+pub mod sources;
+pub mod status;
+
+pub use control::{Control, SourceStatus};
+pub use key::{LABEL_BYTES_MAX, Port, ServiceKey};
+pub use observe::{Refusal, Warning};

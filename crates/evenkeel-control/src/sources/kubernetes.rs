@@ -1,0 +1,144 @@
+//! EndpointSlices: one watch for each service whose endpoints the configuration does not give. The
+//! watches come and go with the configuration; what a lost one said last stays.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use evenkeel_core::Address;
+use evenkeel_kubernetes::{Cluster, Selection, Slices, State};
+use tokio::{
+    task::{AbortHandle, JoinSet},
+    time::sleep,
+};
+
+use crate::{control::Control, key::ServiceKey, merge::Change, snapshot::Endpoint};
+
+/// How long it takes to look for a cluster again where there was none.
+const CLUSTER_RETRY: Duration = Duration::from_secs(10);
+/// The source's name where it concerns no single service.
+const SOURCE_NAME: &str = "kubernetes";
+
+/// Watches what [`Control::wanted`] says, for ever. `cluster` is asked when the first service is
+/// wanted, and again every 10 s while it fails.
+pub async fn run(control: Control, cluster: impl Fn() -> Result<Cluster, String>) {
+    let mut wanted = control.wanted();
+    let mut watches = Watches { control, running: JoinSet::new(), by_key: BTreeMap::new() };
+    let mut found: Option<Cluster> = None;
+    loop {
+        let keys = wanted.borrow_and_update().clone();
+        if found.is_none() && !keys.is_empty() {
+            found = watches.find(&cluster);
+        }
+        if let Some(cluster) = &found {
+            watches.follow(cluster, &keys);
+        }
+        let missing = found.is_none() && !keys.is_empty();
+        tokio::select! {
+            changed = wanted.changed() => if changed.is_err() { return },
+            () = sleep(CLUSTER_RETRY), if missing => {}
+            // Only those that were ended end; taking them out keeps the set small.
+            Some(_) = watches.running.join_next() => {}
+        }
+    }
+}
+
+/// Says what is missing before a service can be watched; `None` when nothing is.
+#[must_use]
+pub fn missing(key: &ServiceKey) -> Option<String> {
+    key.port.is_none().then(|| {
+        format!(
+            "{key}: expected the port of its endpoints, a number or a name, since Services are not \
+             read; add it (`port: 8000`, or {key}:8000), or give the service endpoints"
+        )
+    })
+}
+
+/// Tasks, one for each service; they end with this.
+struct Watches {
+    control: Control,
+    running: JoinSet<()>,
+    by_key: BTreeMap<ServiceKey, AbortHandle>,
+}
+
+impl Watches {
+    fn find(&self, cluster: &impl Fn() -> Result<Cluster, String>) -> Option<Cluster> {
+        let found = cluster();
+        match &found {
+            Ok(cluster) => {
+                self.control.forget_source(SOURCE_NAME);
+                tracing::info!(server = cluster.server(), "watching EndpointSlices");
+            }
+            Err(error) => self.control.source(SOURCE_NAME, Err(error.clone())),
+        }
+        found.ok()
+    }
+
+    fn follow(&mut self, cluster: &Cluster, keys: &BTreeSet<ServiceKey>) {
+        let gone: Vec<ServiceKey> =
+            self.by_key.keys().filter(|key| !keys.contains(key)).cloned().collect();
+        for key in gone {
+            if let Some(task) = self.by_key.remove(&key) {
+                task.abort();
+            }
+            self.control.forget_source(&source_name(&key));
+        }
+        for key in keys {
+            if !self.by_key.contains_key(key) {
+                let task = one(self.control.clone(), cluster.clone(), key.clone());
+                self.by_key.insert(key.clone(), self.running.spawn(task));
+            }
+        }
+    }
+}
+
+fn source_name(key: &ServiceKey) -> String {
+    format!("{SOURCE_NAME}/{key}")
+}
+
+/// Watches one service until the task is ended.
+async fn one(control: Control, cluster: Cluster, key: ServiceKey) {
+    let source = source_name(&key);
+    let (selection, watched) = match selection(&key) {
+        Ok(both) => both,
+        Err(error) => return control.source(&source, Err(error)),
+    };
+    let mut watch = cluster.watch(watched);
+    loop {
+        let outcome = match watch.changed().await {
+            State::Pending => continue,
+            State::Failed(error) => Err(error.message.clone()),
+            State::Good { slices, error, .. } => take(&control, &key, &slices, &selection)
+                .and_then(|()| error.map_or(Ok(()), |error| Err(error.message.clone()))),
+            // The enum may grow.
+            _ => continue,
+        };
+        control.source(&source, outcome);
+    }
+}
+
+fn selection(key: &ServiceKey) -> Result<(Selection, evenkeel_kubernetes::ServiceKey), String> {
+    let port = key.port.as_ref().ok_or_else(|| missing(key).unwrap_or_default())?;
+    let watched = evenkeel_kubernetes::ServiceKey::new(&key.namespace, &key.name)?;
+    Ok((Selection::new(port.to_string().parse()?), watched))
+}
+
+fn take(
+    control: &Control,
+    key: &ServiceKey,
+    slices: &Arc<Slices>,
+    selection: &Selection,
+) -> Result<(), String> {
+    let selected = slices.select(selection).map_err(|mismatch| mismatch.to_string())?;
+    let endpoints = selected.iter().filter_map(|endpoint| {
+        // Two addresses of one pod would be two shares for it.
+        let Some(Address::Tcp(address)) = endpoint.addresses().first() else { return None };
+        let attributes = endpoint.attributes();
+        let (zone, pod) = (attributes.zone.clone(), attributes.pod.clone());
+        Some(Endpoint { zone, pod, ..Endpoint::new(*address) })
+    });
+    control.watched(key, Change::Replace(endpoints.collect()));
+    Ok(())
+}

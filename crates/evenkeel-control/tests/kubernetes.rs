@@ -1,0 +1,153 @@
+//! The source of EndpointSlices against the API server's double: over sockets, in real time, each
+//! wait bounded.
+
+use std::{path::PathBuf, time::Duration};
+
+use apiserver::{ApiServer, SliceEndpoint, SliceSpec};
+use evenkeel_control::{
+    Control, ServiceKey, SourceStatus, config::Config, names::NameRules, snapshot::Published,
+    sources::kubernetes,
+};
+use evenkeel_kubernetes::Cluster;
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const SOURCE: &str = "kubernetes/greeter.default:8000";
+
+async fn within<F: Future>(future: F) -> F::Output {
+    timeout(PATIENCE, future).await.expect("within 10 s")
+}
+
+struct Stage {
+    server: ApiServer,
+    control: Control,
+    task: JoinHandle<()>,
+}
+
+impl Stage {
+    async fn new(yaml: &str) -> Self {
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let server = ApiServer::start(any).await.expect("a port");
+        let cluster = cluster(&server);
+        let control = Control::new(NameRules::default(), Config::default());
+        control.configure(&config(yaml));
+        let task = tokio::spawn(kubernetes::run(control.clone(), move || Ok(cluster.clone())));
+        Self { server, control, task }
+    }
+
+    fn apply(&self, service: &str, last: &[u8]) {
+        let endpoints = last.iter().map(|n| SliceEndpoint::ready([10, 1, 0, *n])).collect();
+        self.server.apply(&SliceSpec::new(service, 8000, endpoints));
+    }
+
+    /// Looks until it is so; nothing tells of a source's state.
+    async fn source_when(&self, name: &str, is_so: impl Fn(&SourceStatus) -> bool) -> SourceStatus {
+        within(async {
+            loop {
+                if let Some(status) = self.control.sources().remove(name).filter(&is_so) {
+                    break status;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+    }
+
+    fn follow(&self, key: &str) -> watch::Receiver<Published> {
+        let key = ServiceKey::parse(key, "default").expect("a key");
+        self.control.follow(&key).expect("served")
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn cluster(server: &ApiServer) -> Cluster {
+    let name = format!("evenkeel-control-{}-{}", std::process::id(), server.address().port());
+    let path: PathBuf = std::env::temp_dir().join(name);
+    std::fs::write(&path, server.kubeconfig()).expect("a file");
+    let cluster = Cluster::kubeconfig(&path).expect("a kubeconfig");
+    std::fs::remove_file(&path).expect("its own file");
+    cluster
+}
+
+fn config(yaml: &str) -> Config {
+    Config::from_yaml(yaml, "test", "default").expect("good")
+}
+
+/// The last numbers of the addresses in the next snapshot that has these.
+async fn has(receiver: &mut watch::Receiver<Published>, last: &[u8]) {
+    let is_so = |published: &Published| {
+        published.snapshot().is_some_and(|snapshot| {
+            let addresses = snapshot.endpoints.iter().map(|endpoint| endpoint.address.to_string());
+            let wanted = last.iter().map(|n| format!("10.1.0.{n}:8000"));
+            addresses.eq(wanted)
+        })
+    };
+    within(receiver.wait_for(is_so)).await.expect("served");
+}
+
+#[tokio::test]
+async fn endpoints_follow_the_slices_and_have_pod_and_weight() {
+    let yaml = "services: [{name: greeter, port: 8000, weights: {pod-10-1-0-2: 5}}]";
+    let stage = Stage::new(yaml).await;
+    let mut greeter = stage.follow("greeter:8000");
+    stage.apply("greeter", &[1, 2]);
+    has(&mut greeter, &[1, 2]).await;
+    let snapshot = greeter.borrow().snapshot().expect("one").clone();
+    let pods: Vec<_> = snapshot.endpoints.iter().map(|e| (e.pod.as_deref(), e.weight)).collect();
+    assert_eq!(pods, [(Some("pod-10-1-0-1"), 1), (Some("pod-10-1-0-2"), 5)]);
+    stage.apply("greeter", &[1, 2, 3]);
+    has(&mut greeter, &[1, 2, 3]).await;
+    stage.apply("greeter", &[]);
+    has(&mut greeter, &[]).await;
+    assert!(*stage.control.synced().borrow());
+}
+
+#[tokio::test]
+async fn the_last_endpoints_stay_while_the_api_server_is_away() {
+    let mut stage = Stage::new("services: [{name: greeter, port: 8000}]").await;
+    let mut greeter = stage.follow("greeter:8000");
+    stage.apply("greeter", &[1]);
+    has(&mut greeter, &[1]).await;
+    stage.source_when(SOURCE, |status| status.good).await;
+    stage.server.stop().await;
+    let status = stage.source_when(SOURCE, |status| !status.good).await;
+    assert!(status.error.is_some_and(|error| error.contains("API server")));
+    has(&mut greeter, &[1]).await;
+    stage.apply("greeter", &[1, 2]);
+    stage.server.resume().expect("its port");
+    has(&mut greeter, &[1, 2]).await;
+    stage.source_when(SOURCE, |status| status.good).await;
+}
+
+#[tokio::test]
+async fn a_port_that_no_slice_has_is_said_with_those_there_are() {
+    let stage = Stage::new("services: [{name: greeter, port: metrics}]").await;
+    stage.apply("greeter", &[1]);
+    let name = "kubernetes/greeter.default:metrics";
+    let status = stage.source_when(name, |status| !status.good).await;
+    assert!(status.error.is_some_and(|error| error.contains("grpc=8000")));
+    assert!(matches!(*stage.follow("greeter:metrics").borrow(), Published::Pending));
+}
+
+#[tokio::test]
+async fn watches_come_and_go_with_the_configuration() {
+    let stage = Stage::new("services: [{name: greeter, port: 8000}, {name: portless}]").await;
+    let status = stage.source_when("kubernetes/portless.default", |status| !status.good).await;
+    assert!(status.error.is_some_and(|error| error.contains("expected the port")));
+    stage.apply("greeter", &[1]);
+    stage.apply("other", &[9]);
+    has(&mut stage.follow("greeter:8000"), &[1]).await;
+    stage.control.configure(&config("services: [{name: other, port: grpc}]"));
+    has(&mut stage.follow("other:grpc"), &[9]).await;
+    within(async {
+        while stage.control.sources().contains_key(SOURCE) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}

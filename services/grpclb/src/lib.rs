@@ -1,0 +1,235 @@
+//! A lookaside balancer: thin, from flags and environment to `evenkeel-control` over
+//! `evenkeel-server` and an exit code. A library, so that the lab can re-execute itself as it.
+
+mod admin;
+mod args;
+mod duration;
+mod tls;
+
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    net::SocketAddr,
+    process::ExitCode,
+};
+
+use clap::Parser as _;
+use evenkeel_channelz::Channelz;
+use evenkeel_control::{
+    Control,
+    grpclb::{Grpclb, GrpclbSettings, SERVICE_NAME},
+    names::{self, NameRules},
+    sources::{file::FileSource, kubernetes},
+};
+use evenkeel_kubernetes::Cluster;
+use evenkeel_proto::grpc::lb::v1::FILE_DESCRIPTOR_SET;
+use evenkeel_server::{
+    ConfigError, Health, ServeError, Server, ServerView, ShutdownHandle, Termination, tls::TlsError,
+};
+use tokio::{net::TcpListener, task::JoinSet, time::Instant};
+use tonic::service::Routes;
+use tracing::{error, info};
+use tracing_subscriber::EnvFilter;
+
+use crate::{admin::Shown, args::Args};
+
+/// The exit code for bad configuration, EX_USAGE of sysexits.
+const EXIT_CONFIG: u8 = 64;
+/// The exit code for a failure to start or to go on.
+const EXIT_FAILURE: u8 = 1;
+/// The health service's name for "the process lives": SERVING from the start.
+const LIVENESS: &str = "liveness";
+/// The health service's name for "clients may come": SERVING from the first sync on.
+const READINESS: &str = "readiness";
+
+/// Why the balancer did not run, or stopped.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("bad configuration: {0}")]
+    Config(String),
+    #[error("bad configuration: {0}")]
+    Server(#[from] ConfigError),
+    #[error(
+        "could not listen on {address}: {source}; free it or choose another with --listen or \
+         GRPCLB_LISTEN"
+    )]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("{0}")]
+    Admin(io::Error),
+    #[error("could not catch SIGTERM and SIGINT: {0}")]
+    Signals(io::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("could not start the runtime: {0}")]
+    Runtime(io::Error),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+/// Runs a balancer until SIGTERM or SIGINT, on a runtime of its own, with `args` as its command
+/// line (the first is the program's name) and the process's environment.
+///
+/// Exit codes: 0 after a drain, 1 when it can't start, 64 for bad configuration, and 128 plus the
+/// signal's number when a second signal cuts the drain short.
+pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            // Nobody is left to tell when even this can't be written.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { EXIT_CONFIG } else { 0 });
+        }
+    };
+    start_log();
+    match run_to_the_end(args) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            error!("{error}");
+            ExitCode::from(match error {
+                Error::Config(_) | Error::Server(_) | Error::Tls(_) => EXIT_CONFIG,
+                _ => EXIT_FAILURE,
+            })
+        }
+    }
+}
+
+fn start_log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // Already set when another entry point of the same process was here first; then that one stays.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+}
+
+fn run_to_the_end(args: Args) -> Result<u8, Error> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Runtime)?;
+    let result = runtime.block_on(run(args));
+    // Waits for nothing: after a second signal nothing may hold the process.
+    runtime.shutdown_background();
+    result
+}
+
+async fn run(args: Args) -> Result<u8, Error> {
+    let (control, mut tasks) = start_sources(&args)?;
+    let mut settings = GrpclbSettings::default();
+    settings.client_stats_interval = args.client_stats_interval;
+    let grpclb = Grpclb::new(control.clone(), settings);
+    let server = server(&args, grpclb.clone())?;
+    if let Some(health) = server.health() {
+        for name in ["", SERVICE_NAME, READINESS] {
+            health.set(name, false).await;
+        }
+        tasks.spawn(say_when_ready(control.clone(), health));
+    }
+    tasks.spawn(end_streams(server.shutdown_handle(), args.drain_delay, grpclb.clone()));
+    let signals = Termination::install().map_err(Error::Signals)?;
+    if let Some(address) = args.admin_listen {
+        let listener = admin::listen(address).await.map_err(Error::Admin)?;
+        let address = listener.local_addr().map_err(Error::Admin)?;
+        info!("status: http://{address}/status, metrics: http://{address}/metrics");
+        let shown = Shown { control, grpclb, server: server.stats() };
+        tasks.spawn(admin::serve(listener, shown));
+    }
+    let mut listeners = Vec::new();
+    for address in args.listen {
+        listeners.push(listen(address).await?);
+    }
+    announce(&listeners);
+    Ok(signals.serve(server, listeners).await?.exit_code())
+}
+
+/// The tasks end with the set.
+fn start_sources(args: &Args) -> Result<(Control, JoinSet<()>), Error> {
+    let mut rules = NameRules {
+        default_namespace: args.namespace.clone(),
+        cluster_domain: args.cluster_domain.clone(),
+        own: args.own_names.iter().map(|name| name.to_ascii_lowercase()).collect(),
+        default_service: None,
+    };
+    if let Some(name) = &args.backend_service_name {
+        let key = names::service_of(name, &rules)
+            .map_err(|error| Error::Config(format!("BACKEND_SERVICE_NAME: {error}")))?;
+        rules.default_service = Some(key);
+    }
+    let control = Control::new(rules, args.services().map_err(Error::Config)?);
+    let mut tasks = JoinSet::new();
+    if let Some(path) = &args.config {
+        let (source, config) = FileSource::open(path, &args.namespace)
+            .map_err(|error| Error::Config(error.to_string()))?;
+        control.configure(&config);
+        tasks.spawn(source.run(control.clone()));
+    }
+    let wanted = control.wanted().borrow().clone();
+    if let Some(problem) = wanted.iter().find_map(kubernetes::missing) {
+        return Err(Error::Config(problem));
+    }
+    let kubeconfig = args.kubeconfig.clone();
+    let cluster = move || {
+        let cluster = kubeconfig.as_ref().map_or_else(Cluster::infer, Cluster::kubeconfig);
+        cluster.map_err(|error| error.to_string())
+    };
+    if !wanted.is_empty() {
+        cluster().map_err(|error| {
+            let services: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+            let services = services.join(", ");
+            Error::Config(format!("the endpoints of {services} are in Kubernetes: {error}"))
+        })?;
+    }
+    tasks.spawn(kubernetes::run(control.clone(), cluster));
+    Ok((control, tasks))
+}
+
+fn server(args: &Args, grpclb: Grpclb) -> Result<Server, Error> {
+    let view = ServerView::new();
+    let channelz = Channelz::of_servers([view.clone()]);
+    let mut builder = Server::builder()
+        .drain_delay(args.drain_delay)
+        .drain_grace(args.drain_grace)
+        .max_connection_age_grace(args.max_connection_age_grace)
+        .max_connections(args.max_connections)
+        .health([SERVICE_NAME, LIVENESS, READINESS])
+        .view(&view)
+        .reflection([FILE_DESCRIPTOR_SET, evenkeel_channelz::FILE_DESCRIPTOR_SET]);
+    if let Some(age) = args.max_connection_age {
+        builder = builder.max_connection_age(age);
+    }
+    if let Some(tls) = tls::of(args)? {
+        builder = builder.tls(tls)?;
+    }
+    Ok(builder.build(Routes::new(grpclb).add_service(channelz.into_service()))?)
+}
+
+async fn say_when_ready(control: Control, health: Health) {
+    // Its sender lives as long as `control`.
+    if control.synced().wait_for(|synced| *synced).await.is_err() {
+        return;
+    }
+    info!("every service has been read; ready");
+    for name in ["", SERVICE_NAME, READINESS] {
+        health.set(name, true).await;
+    }
+}
+
+/// Streams have no end of their own, and would hold the drain until its grace is over. They are
+/// ended when connections get their GOAWAY: before it, clients would come back on the same ones.
+async fn end_streams(shutdown: ShutdownHandle, delay: std::time::Duration, grpclb: Grpclb) {
+    shutdown.draining().await;
+    let at = Instant::now() + delay;
+    tokio::time::sleep_until(at).await;
+    grpclb.end_streams();
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
+}
+
+/// Says the real ports: the kernel accepts connections from `listen` on. One line for each port.
+fn announce(listeners: &[TcpListener]) {
+    let mut ports: Vec<_> =
+        listeners.iter().filter_map(|one| one.local_addr().ok()).map(|at| at.port()).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    for port in ports {
+        // A closed standard output is no reason not to serve.
+        let _ = writeln!(io::stdout(), "Started server on port {port}");
+    }
+}
