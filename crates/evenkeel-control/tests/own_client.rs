@@ -86,9 +86,8 @@ fn yaml(greeters: &[(&RunningGreeter, u32)], more: &str) -> String {
         format!("{{address: \"{}\", weight: {weight}}}", greeter.address)
     };
     let endpoints = greeters.iter().map(endpoint).collect::<Vec<_>>().join(", ");
-    format!(
-        "services:\n- name: greeter\n  aliases: [\"127.0.0.1:1\"]\n  endpoints: [{endpoints}]\n{more}"
-    )
+    let service = "- name: greeter\n  aliases: [\"127.0.0.1:1\"]";
+    format!("services:\n{service}\n  endpoints: [{endpoints}]\n{more}")
 }
 
 /// Nobody listens at the target itself, so that falling back would be seen.
