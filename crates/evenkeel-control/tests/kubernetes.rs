@@ -135,10 +135,26 @@ async fn a_port_that_no_slice_has_is_said_with_those_there_are() {
 }
 
 #[tokio::test]
+async fn a_service_with_one_port_need_not_name_it() {
+    let stage = Stage::new("services: [{name: greeter}, {name: two}]").await;
+    let mut greeter = stage.follow("greeter");
+    stage.apply("greeter", &[]);
+    has(&mut greeter, &[]).await;
+    stage.apply("greeter", &[1, 2]);
+    has(&mut greeter, &[1, 2]).await;
+    stage.apply("two", &[1]);
+    let endpoints = vec![SliceEndpoint::ready([10, 1, 0, 2])];
+    let mut other = SliceSpec::new("two", 9000, endpoints);
+    (other.name, other.port.0) = ("two-2".into(), "metrics".into());
+    stage.server.apply(&other);
+    let status = stage.source_when("kubernetes/two.default", |status| !status.good).await;
+    let error = status.error.expect("a reason");
+    assert!(error.contains("grpc=8000, metrics=9000; name the one"), "{error}");
+}
+
+#[tokio::test]
 async fn watches_come_and_go_with_the_configuration() {
-    let stage = Stage::new("services: [{name: greeter, port: 8000}, {name: portless}]").await;
-    let status = stage.source_when("kubernetes/portless.default", |status| !status.good).await;
-    assert!(status.error.is_some_and(|error| error.contains("expected the port")));
+    let stage = Stage::new("services: [{name: greeter, port: 8000}]").await;
     stage.apply("greeter", &[1]);
     stage.apply("other", &[9]);
     has(&mut stage.follow("greeter:8000"), &[1]).await;

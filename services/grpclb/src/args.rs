@@ -19,8 +19,8 @@ pub(crate) struct Args {
     )]
     pub(crate) listen: Vec<SocketAddr>,
 
-    /// The service for clients that ask with the balancer's own name: NAME.NAMESPACE:PORT, or its
-    /// full DNS name.
+    /// The service for clients that ask with the balancer's own name: NAME, NAME.NAMESPACE, or its
+    /// full DNS name, each with :PORT where it has several.
     #[arg(long, env = "BACKEND_SERVICE_NAME", value_name = "SERVICE", hide_env_values = true)]
     pub(crate) backend_service_name: Option<String>,
 

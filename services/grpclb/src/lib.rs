@@ -163,9 +163,6 @@ fn start_sources(args: &Args) -> Result<(Control, JoinSet<()>), Error> {
         tasks.spawn(source.run(control.clone()));
     }
     let wanted = control.wanted().borrow().clone();
-    if let Some(problem) = wanted.iter().find_map(kubernetes::missing) {
-        return Err(Error::Config(problem));
-    }
     let kubeconfig = args.kubeconfig.clone();
     let cluster = move || {
         let cluster = kubeconfig.as_ref().map_or_else(Cluster::infer, Cluster::kubeconfig);

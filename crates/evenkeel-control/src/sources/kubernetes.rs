@@ -8,7 +8,7 @@ use std::{
 };
 
 use evenkeel_core::Address;
-use evenkeel_kubernetes::{Cluster, Selection, Slices, State};
+use evenkeel_kubernetes::{Cluster, Port, Selection, Slices, State};
 use tokio::{
     task::{AbortHandle, JoinSet},
     time::sleep,
@@ -43,17 +43,6 @@ pub async fn run(control: Control, cluster: impl Fn() -> Result<Cluster, String>
             Some(_) = watches.running.join_next() => {}
         }
     }
-}
-
-/// Says what is missing before a service can be watched; `None` when nothing is.
-#[must_use]
-pub fn missing(key: &ServiceKey) -> Option<String> {
-    key.port.is_none().then(|| {
-        format!(
-            "{key}: expected the port of its endpoints, a number or a name, since Services are not \
-             read; add it (`port: 8000`, or {key}:8000), or give the service endpoints"
-        )
-    })
 }
 
 /// Tasks, one for each service; they end with this.
@@ -101,7 +90,7 @@ fn source_name(key: &ServiceKey) -> String {
 /// Watches one service until the task is ended.
 async fn one(control: Control, cluster: Cluster, key: ServiceKey) {
     let source = source_name(&key);
-    let (selection, watched) = match selection(&key) {
+    let (port, watched) = match wanted(&key) {
         Ok(both) => both,
         Err(error) => return control.source(&source, Err(error)),
     };
@@ -110,7 +99,7 @@ async fn one(control: Control, cluster: Cluster, key: ServiceKey) {
         let outcome = match watch.changed().await {
             State::Pending => continue,
             State::Failed(error) => Err(error.message.clone()),
-            State::Good { slices, error, .. } => take(&control, &key, &slices, &selection)
+            State::Good { slices, error, .. } => take(&control, &key, &slices, port.as_ref())
                 .and_then(|()| error.map_or(Ok(()), |error| Err(error.message.clone()))),
             // The enum may grow.
             _ => continue,
@@ -119,19 +108,33 @@ async fn one(control: Control, cluster: Cluster, key: ServiceKey) {
     }
 }
 
-fn selection(key: &ServiceKey) -> Result<(Selection, evenkeel_kubernetes::ServiceKey), String> {
-    let port = key.port.as_ref().ok_or_else(|| missing(key).unwrap_or_default())?;
-    let watched = evenkeel_kubernetes::ServiceKey::new(&key.namespace, &key.name)?;
-    Ok((Selection::new(port.to_string().parse()?), watched))
+/// The port, if the key has one, and the Service.
+fn wanted(key: &ServiceKey) -> Result<(Option<Port>, evenkeel_kubernetes::ServiceKey), String> {
+    let port = key.port.as_ref().map(|port| port.to_string().parse()).transpose()?;
+    Ok((port, evenkeel_kubernetes::ServiceKey::new(&key.namespace, &key.name)?))
 }
 
 fn take(
     control: &Control,
     key: &ServiceKey,
     slices: &Arc<Slices>,
-    selection: &Selection,
+    port: Option<&Port>,
 ) -> Result<(), String> {
-    let selected = slices.select(selection).map_err(|mismatch| mismatch.to_string())?;
+    let select = |port: Port| slices.select(&Selection::new(port));
+    let selected = match port {
+        Some(port) => select(port.clone()).map_err(|mismatch| mismatch.to_string())?,
+        // A Service with one port need not name it.
+        None => select(Port::Named(String::new())).or_else(|mismatch| {
+            let only = only_port(&mismatch.offered).ok_or_else(|| {
+                let offered = mismatch.offered.join(", ");
+                format!(
+                    "expected one port in the EndpointSlices of {key}, they have {offered}; name \
+                     the one that is meant (`port: 8000`, or {key}:8000)"
+                )
+            })?;
+            select(only).map_err(|mismatch| mismatch.to_string())
+        })?,
+    };
     let endpoints = selected.iter().filter_map(|endpoint| {
         // Two addresses of one pod would be two shares for it.
         let Some(Address::Tcp(address)) = endpoint.addresses().first() else { return None };
@@ -141,4 +144,11 @@ fn take(
     });
     control.watched(key, Change::Replace(endpoints.collect()));
     Ok(())
+}
+
+/// The one port that is offered, as `name=number` or, without a name, as `number`.
+fn only_port(offered: &[String]) -> Option<Port> {
+    let [only] = offered else { return None };
+    let (name, _) = only.split_once('=').unwrap_or(("", only));
+    Some(Port::Named(name.to_owned()))
 }
