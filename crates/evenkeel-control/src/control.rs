@@ -14,11 +14,12 @@ use std::{
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tracing::{info, warn};
 
 use crate::{
     config::{Config, Limits, ServiceConfig},
+    demand::{Demand, ON_DEMAND_MAX, Refused},
     grpclb::{ClientTotals, EncodedList, Ring, Slots, drop_token},
     key::ServiceKey,
     merge::{Change, Merge},
@@ -38,7 +39,8 @@ pub(crate) struct Inner {
     /// What flags say; it is in every configuration.
     flags: Config,
     directory: ArcSwap<Directory>,
-    /// Held while configuration or sources change.
+    /// Held while the directory changes.
+    asked: Mutex<Asked>,
     sources: Mutex<BTreeMap<String, SourceStatus>>,
     watched: watch::Sender<Arc<BTreeSet<ServiceKey>>>,
     synced: watch::Sender<bool>,
@@ -46,6 +48,13 @@ pub(crate) struct Inner {
     good: watch::Sender<bool>,
     pub(crate) refusals: Refusals,
     pub(crate) warnings: Warnings,
+}
+
+/// What the directory is made of, beside the flags.
+#[derive(Default)]
+struct Asked {
+    file: Config,
+    demand: Demand,
 }
 
 /// Names and services at one moment.
@@ -91,6 +100,7 @@ impl Control {
             rules,
             flags,
             directory: ArcSwap::default(),
+            asked: Mutex::default(),
             sources: Mutex::default(),
             watched: watch::Sender::default(),
             synced: watch::Sender::new(false),
@@ -106,10 +116,18 @@ impl Control {
     /// Serves what this configuration and the flags say, and nothing else. Services that stay keep
     /// their clients and their endpoints; clients of those that go are told.
     pub fn configure(&self, file: &Config) {
+        let mut asked = lock(&self.inner.asked);
+        asked.file = file.clone();
+        self.rebuild(&asked);
+    }
+
+    fn rebuild(&self, asked: &Asked) {
         let inner = &*self.inner;
-        let _sources = inner.sources();
-        let mut config = file.with_flags(&inner.flags);
+        let mut config = asked.file.with_flags(&inner.flags);
         self.add_default(&mut config);
+        for key in asked.demand.keys() {
+            config.services.entry(key).or_default();
+        }
         let before = inner.directory.load_full();
         let mut services = BTreeMap::new();
         for (key, service) in &config.services {
@@ -146,6 +164,57 @@ impl Control {
         };
         if !config.services.keys().any(|other| same(&other)) {
             config.services.insert(key.clone(), ServiceConfig::default());
+        }
+    }
+
+    /// The service that a client's name leads to; one that only is there from now on because the
+    /// client asks for it is one of [`NameRules::namespaces`].
+    pub(crate) fn service(&self, name: &str) -> Result<Arc<Service>, NameError> {
+        let directory = self.directory();
+        let unknown = match directory.resolve(name) {
+            Ok(service) => return Ok(service.clone()),
+            Err(error @ NameError::Bad(_)) => return Err(error),
+            Err(error) => error,
+        };
+        let Some(key) = directory.names.on_demand(name) else { return Err(unknown) };
+        let mut asked = lock(&self.inner.asked);
+        match asked.demand.add(&key, Instant::now()) {
+            Ok(is_new) => {
+                if is_new {
+                    info!(service = %key, "asked for, and watched from now on");
+                    self.rebuild(&asked);
+                }
+            }
+            Err(Refused::Absent) => {
+                return Err(NameError::Unknown(format!("{key} has no EndpointSlices")));
+            }
+            Err(Refused::TooMany) => {
+                let text = format!("there are {ON_DEMAND_MAX} services on demand; configure {key}");
+                return Err(NameError::Unknown(text));
+            }
+        }
+        self.directory().services.get(&key).cloned().ok_or(unknown)
+    }
+
+    /// Notes that a service does not exist; true when it was there on demand, and is gone now.
+    pub fn absent(&self, key: &ServiceKey) -> bool {
+        let mut asked = lock(&self.inner.asked);
+        let was_here = asked.demand.is_absent(key, Instant::now());
+        if was_here {
+            self.rebuild(&asked);
+        }
+        was_here
+    }
+
+    /// Lets go of services on demand that have had no clients for [`crate::ON_DEMAND_IDLE`].
+    pub fn sweep(&self) {
+        let mut asked = lock(&self.inner.asked);
+        let directory = self.directory();
+        let is_used = |key: &ServiceKey| {
+            directory.services.get(key).is_some_and(|service| service.open_streams() > 0)
+        };
+        if asked.demand.sweep(Instant::now(), is_used) {
+            self.rebuild(&asked);
         }
     }
 

@@ -328,6 +328,7 @@ async fn bad_configuration_exits_with_64_and_says_why() {
         (&["--config", "/none.yaml"], "/none.yaml: No such file"),
         (&["--backend-service-name", "a.b.c"], "BACKEND_SERVICE_NAME: expected name"),
         (&["--backend-service-name", "a:8000"], "no Kubernetes cluster is configured"),
+        (&["--namespaces", "default"], "the endpoints of default are in Kubernetes"),
         (&["--backend-service-name", "a:70000"], "from 1 to 65535, got 70000"),
         (&["--client-stats-interval", "10"], "expected a duration"),
         (&["--listen", "localhost:9000"], "expected an IP address"),

@@ -192,8 +192,7 @@ impl Stream {
 
     fn admit(&self, request: &InitialLoadBalanceRequest) -> Result<Client, End> {
         let name = &request.name;
-        let directory = self.shared.control.directory();
-        let service = directory.resolve(name).map_err(|error| match error {
+        let service = self.shared.control.service(name).map_err(|error| match error {
             NameError::Bad(text) => self.refuse(Refusal::BadName, Status::invalid_argument(text)),
             NameError::Unknown(text) => self.refuse(Refusal::UnknownName, Status::not_found(text)),
         })?;
@@ -276,7 +275,7 @@ struct Client {
 }
 
 impl Client {
-    fn new(shared: &Arc<Shared>, service: &Arc<Service>, peer: &Peer, name: &str) -> Self {
+    fn new(shared: &Arc<Shared>, service: Arc<Service>, peer: &Peer, name: &str) -> Self {
         let slot = lock(&service.slots).take(peer.ip());
         service.streams.fetch_add(1, Ordering::Relaxed);
         service.streams_total.fetch_add(1, Ordering::Relaxed);
@@ -285,8 +284,8 @@ impl Client {
         shared.enter(status.clone());
         Self {
             shared: shared.clone(),
-            service: service.clone(),
             published: service.follow(),
+            service,
             slot,
             bucket: Bucket::new(shared.settings.client_stats_interval),
             reported_at: None,
@@ -332,7 +331,7 @@ fn drained() -> Status {
 }
 
 fn gone(service: &Service) -> Status {
-    Status::not_found(format!("{} is not served here any more", service.key))
+    Status::not_found(format!("{} is not served here", service.key))
 }
 
 fn trailers(status: &Status) -> Frame<Bytes> {

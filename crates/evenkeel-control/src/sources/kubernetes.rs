@@ -11,13 +11,15 @@ use evenkeel_core::Address;
 use evenkeel_kubernetes::{Cluster, Port, Selection, Slices, State};
 use tokio::{
     task::{AbortHandle, JoinSet},
-    time::sleep,
+    time::{MissedTickBehavior, interval, sleep},
 };
 
 use crate::{control::Control, key::ServiceKey, merge::Change, snapshot::Endpoint};
 
 /// How long it takes to look for a cluster again where there was none.
 const CLUSTER_RETRY: Duration = Duration::from_secs(10);
+/// How often services on demand are looked at, whether somebody still uses them.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// The source's name where it concerns no single service.
 const SOURCE_NAME: &str = "kubernetes";
 
@@ -27,6 +29,8 @@ pub async fn run(control: Control, cluster: impl Fn() -> Result<Cluster, String>
     let mut wanted = control.wanted();
     let mut watches = Watches { control, running: JoinSet::new(), by_key: BTreeMap::new() };
     let mut found: Option<Cluster> = None;
+    let mut sweeps = interval(SWEEP_INTERVAL);
+    sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let keys = wanted.borrow_and_update().clone();
         if found.is_none() && !keys.is_empty() {
@@ -39,6 +43,7 @@ pub async fn run(control: Control, cluster: impl Fn() -> Result<Cluster, String>
         tokio::select! {
             changed = wanted.changed() => if changed.is_err() { return },
             () = sleep(CLUSTER_RETRY), if missing => {}
+            _ = sweeps.tick() => watches.control.sweep(),
             // Only those that were ended end; taking them out keeps the set small.
             Some(_) = watches.running.join_next() => {}
         }
@@ -99,6 +104,8 @@ async fn one(control: Control, cluster: Cluster, key: ServiceKey) {
         let outcome = match watch.changed().await {
             State::Pending => continue,
             State::Failed(error) => Err(error.message.clone()),
+            // Its task ends with its place among those wanted.
+            State::Good { slices, .. } if slices.is_empty() && control.absent(&key) => continue,
             State::Good { slices, error, .. } => take(&control, &key, &slices, port.as_ref())
                 .and_then(|()| error.map_or(Ok(()), |error| Err(error.message.clone()))),
             // The enum may grow.
