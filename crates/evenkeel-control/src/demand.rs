@@ -1,6 +1,6 @@
-//! Services that nobody configured and somebody asked for, in namespaces that are served as a whole.
-//! They come with the first client and go when they have had none for a while, or do not exist: a
-//! typing error must not be watched for ever. Without clock: `now` comes in.
+//! Services that nobody configured and somebody asked for, in namespaces that are served as a
+//! whole. They come with the first client and go when they have had none for a while, or do not
+//! exist: a typing error must not be watched for ever. Without clock: `now` comes in.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
