@@ -163,7 +163,8 @@ impl<'a> Stage<'a> {
         let accounted = count(&stats["known_received"]) + count(&stats["failed_to_send"]) + dropped;
         Ok(json!({
             "impl": report["impl"], "calls": calls, "ok": ok, "fail": fail,
-            "by_backend": report["by_backend"], "share_1": share(1), "share_2": share(2), "share_3": share(3), "share_4": share(4),
+            "by_backend": report["by_backend"], "share_1": share(1),
+             "share_2": share(2), "share_3": share(3), "share_4": share(4),
             "dropped_percent": 100.0 * fail / calls,
             "reported_dropped_percent": 100.0 * dropped / started,
             "reports": stats["reports"], "reported_started": started,
