@@ -50,7 +50,8 @@ pub(crate) fn reports_add_up(
     }
 }
 
-/// `percent` of the calls were dropped, as UNAVAILABLE, each counted under `token`; no other failed.
+/// `percent` of the calls were dropped, as UNAVAILABLE, each counted under `token`; no other
+/// failed.
 pub(crate) fn dropped(
     id: &'static str,
     report: &Report,
