@@ -40,8 +40,8 @@ pub(crate) static EXAMPLE: Example = Example {
 
   knows the endpoints: the balancers     picks: the client, in the order of the list
   HTTP/2 ends: client and greeter        survives: losing one balancer (the other takes over),
-                                         both (the last list stays), DNS, a greeter (but its calls
-                                         in flight)",
+                                         both (the last list stays), DNS,
+                                         a greeter (but its calls in flight)",
     phases: &[
         Phase {
             name: "steady",
