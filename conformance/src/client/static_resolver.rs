@@ -189,9 +189,9 @@ mod tests {
         assert!(seen().is_empty());
         list.fail("no such host");
         assert_eq!(seen(), ["error no such host"]);
-        list.set(vec![]);
+        list.set(vec![], vec![]);
         assert_eq!(seen(), [""]);
-        list.set(parse_endpoints("127.0.0.3:1").unwrap());
+        list.set(parse_endpoints("127.0.0.3:1").unwrap(), vec![]);
         list.fail("gone");
         assert_eq!(seen(), ["127.0.0.3:1", "error gone"]);
     }
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn a_channel_that_wakes_again_gets_the_newest_list() {
         let list = StaticList::new(vec![], vec![]);
-        list.set(parse_endpoints("127.0.0.3:1").unwrap());
+        list.set(parse_endpoints("127.0.0.3:1").unwrap(), vec![]);
         let sink = Arc::new(Sink::default());
         let target = Target::parse(TARGET, &["static"]).unwrap();
         let mut task = list.start(&target, sink.clone()).unwrap();
