@@ -67,8 +67,8 @@ pub(crate) fn scale_up(
     )
 }
 
-/// A pod that came, by a balancer's list: from ready to the first call of `address`. The list is the
-/// first one with `servers` servers.
+/// A pod that came, by a balancer's list: from ready to the first call of `address`. The list is
+/// the first one with `servers` servers.
 pub(crate) fn scale_up_by_list(
     address: &str,
     ready_unix_s: f64,

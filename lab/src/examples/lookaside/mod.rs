@@ -5,6 +5,7 @@ use super::{Example, Phase};
 mod balancers;
 mod drops;
 mod kill;
+mod load;
 mod scale;
 mod scene;
 mod steady;
@@ -77,6 +78,13 @@ pub(crate) static EXAMPLE: Example = Example {
             calls_per_s: 1000,
             seconds: 14,
             play: |run, name| Box::pin(drops::play(run, name)),
+        },
+        Phase {
+            name: "load",
+            what: "10 backends, one at half speed, 75 % load: weights that follow the load",
+            calls_per_s: 300,
+            seconds: 50,
+            play: |run, name| Box::pin(load::play(run, name)),
         },
     ],
 };
