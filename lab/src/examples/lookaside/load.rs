@@ -29,14 +29,18 @@ const SLOW_DELAY: &str = "200ms";
 const RULES: &str = "  load_aware: {report_interval_s: 0.5, update_interval_s: 1, smoothing_s: 3, \
                      blackout_s: 2}\n";
 /// 75 % of 190; the line of an overloaded backend grows, and no call is given up for that.
-const FLAGS: [&str; 8] = ["--count", "2840", "--rate", "142", "--slots", "1s", "--timeout", "30s"];
-const CALLS_MIN: u64 = 2_800;
+const FLAGS: [&str; 6] = ["--rate", "142", "--slots", "1s", "--timeout", "30s"];
+/// 20 s: longer, and equal weights would be worse yet.
+const EQUAL_CALLS: &str = "2840";
+/// 30 s: answers of the line that grew before the weights were known are over in the last half.
+const AWARE_CALLS: &str = "4260";
+const CALLS_MIN: u64 = 4_200;
 const TAIL_BETTER_MIN: f64 = 1.5;
 const SWING_MAX: f64 = 0.1;
 
 pub(super) async fn play(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
-    let (_, equal) = half(run.clone(), &format!("{name}-equal"), "").await?;
-    let (parts, aware) = half(run, &name, RULES).await?;
+    let (_, equal) = half(run.clone(), &format!("{name}-equal"), "", EQUAL_CALLS).await?;
+    let (parts, aware) = half(run, &name, RULES, AWARE_CALLS).await?;
     Ok(report(&equal, &parts, &aware))
 }
 
@@ -45,11 +49,13 @@ async fn half(
     run: Arc<Run>,
     name: &str,
     rules: &str,
+    calls: &str,
 ) -> Result<(Vec<(String, f64)>, Report), LabError> {
     let mut scene = Scene::open(run, name, &ENV, rules).await?;
     scene.stage.fleet.set(SLOW, "GREETER_DELAY", SLOW_DELAY);
     scene.scale_up(&BACKENDS).await?;
-    let client = scene.client(&BACKENDS, &FLAGS).await?;
+    let flags = [&FLAGS[..], &["--count", calls]].concat();
+    let client = scene.client(&BACKENDS, &flags).await?;
     let finished = client.wait(Duration::from_secs(60)).await?;
     scene.all_alive()?;
     let part = |host: u8| if host == SLOW { 0.5 / 9.5 } else { 1.0 / 9.5 };

@@ -82,8 +82,8 @@ pub(crate) static EXAMPLE: Example = Example {
         Phase {
             name: "load",
             what: "10 backends, one at half speed, 75 % load: weights that follow the load",
-            calls_per_s: 300,
-            seconds: 50,
+            calls_per_s: 150,
+            seconds: 55,
             play: |run, name| Box::pin(load::play(run, name)),
         },
     ],
