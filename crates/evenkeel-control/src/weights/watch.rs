@@ -1,6 +1,6 @@
-//! The streams behind the weights: one connection to each endpoint of a service whose weights follow
-//! the load, and on it `StreamCoreMetrics`. What ends is tried again, later and later; what says
-//! nothing is forgotten by the weights themselves.
+//! The streams behind the weights: one connection to each endpoint of a service whose weights
+//! follow the load, and on it `StreamCoreMetrics`. What ends is tried again, later and later; what
+//! says nothing is forgotten by the weights themselves.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
