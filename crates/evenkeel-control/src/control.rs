@@ -25,6 +25,7 @@ use crate::{
     names::{NameError, NameRules, Names},
     observe::{Refusals, Warnings},
     snapshot::{ENDPOINTS_MAX, Published, Snapshot},
+    weights::{Factors, LoadAware},
 };
 
 /// What is served in this process; clones are the same.
@@ -41,6 +42,7 @@ pub(crate) struct Inner {
     /// Held while configuration or sources change.
     sources: Mutex<BTreeMap<String, SourceStatus>>,
     watched: watch::Sender<Arc<BTreeSet<ServiceKey>>>,
+    load_aware: watch::Sender<Arc<BTreeMap<ServiceKey, LoadAware>>>,
     synced: watch::Sender<bool>,
     /// No source is bad.
     good: watch::Sender<bool>,
@@ -93,6 +95,7 @@ impl Control {
             directory: ArcSwap::default(),
             sources: Mutex::default(),
             watched: watch::Sender::default(),
+            load_aware: watch::Sender::default(),
             synced: watch::Sender::new(false),
             good: watch::Sender::new(true),
             refusals: Refusals::default(),
@@ -134,6 +137,15 @@ impl Control {
             *now = Arc::new(watched);
             changed
         });
+        let load_aware = config.services.iter();
+        let load_aware: BTreeMap<_, _> = load_aware
+            .filter_map(|(key, service)| Some((key.clone(), service.policy.load_aware?)))
+            .collect();
+        inner.load_aware.send_if_modified(|now| {
+            let changed = **now != load_aware;
+            *now = Arc::new(load_aware);
+            changed
+        });
         inner.note_sync();
     }
 
@@ -156,6 +168,18 @@ impl Control {
         service.publish(|merge| merge.watched(change));
         self.inner.note_sync();
         true
+    }
+
+    /// Takes what the weights of a service's endpoints are multiplied by.
+    pub(crate) fn weigh(&self, key: &ServiceKey, factors: Factors) {
+        if let Some(service) = self.inner.directory.load().services.get(key) {
+            service.publish(|merge| merge.weigh(factors));
+        }
+    }
+
+    /// The services whose weights follow the load.
+    pub(crate) fn load_aware(&self) -> watch::Receiver<Arc<BTreeMap<ServiceKey, LoadAware>>> {
+        self.inner.load_aware.subscribe()
     }
 
     /// Notes how a source is doing. The first error of several is logged.
