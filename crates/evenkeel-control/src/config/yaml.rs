@@ -26,6 +26,9 @@ use crate::{
     weights::LoadAware,
 };
 
+/// The most values that a file may have: as many as fit into the largest file.
+const NODES_MAX: usize = CONFIG_BYTES_MAX / 4;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -195,7 +198,10 @@ pub(super) fn read(text: &str, file: &str, default_namespace: &str) -> Result<Co
         return Err(ConfigError::Other(message));
     }
     let reading = Reading { file, default_namespace };
-    let options = serde_saphyr::options! { with_snippet: false };
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        budget: serde_saphyr::budget! { max_nodes: NODES_MAX, max_events: 2 * NODES_MAX },
+    };
     let read: Option<File> =
         serde_saphyr::from_str_with_options(text, options).map_err(|error| {
             let message = error.to_string();
@@ -204,8 +210,12 @@ pub(super) fn read(text: &str, file: &str, default_namespace: &str) -> Result<Co
                 None => ConfigError::Other(format!("{file}: {message}")),
             }
         })?;
-    // An empty file serves nothing, as `services: []` does.
-    read.map_or_else(|| Ok(Config::default()), |read| config(read, &reading))
+    // More likely a writer that has not begun than somebody who wants to serve nothing.
+    let empty = || {
+        let text = "expected services, got nothing; write `services: []` to serve none";
+        ConfigError::Other(format!("{file}: {text}"))
+    };
+    config(read.ok_or_else(empty)?, &reading)
 }
 
 fn config(file: File, reading: &Reading<'_>) -> Result<Config, ConfigError> {
