@@ -22,7 +22,7 @@ const NEW: u8 = 4;
 const AWAY: Duration = Duration::from_secs(30);
 /// After 30 s the wait between two tries has grown to 25.6 s at most.
 const SEEN_LIMIT_S: f64 = 26.0;
-/// A streaming list, the watch that goes on where it was, and one more when that one's time is over.
+/// A streaming list, the watch that goes on where it was, and one more when its time is over.
 const REQUESTS_MAX: usize = 3;
 const CALLS_MIN: u64 = 6_000;
 const SLOT_S: f64 = 0.1;
