@@ -46,12 +46,25 @@ pub(crate) struct Report {
     pub(crate) latency_ms: Latency,
     pub(crate) streams_open_at_eof: BTreeMap<String, u64>,
     pub(crate) transparent_retries: u64,
+    /// With `grpclb` only.
+    #[serde(default)]
+    pub(crate) attempts: Option<Attempts>,
     pub(crate) failures: Vec<Failure>,
     #[serde(default)]
     pub(crate) failures_omitted: u64,
     #[serde(default)]
     pub(crate) slots: Vec<Slot>,
     pub(crate) cpu_s: f64,
+}
+
+/// What the balancer's sums have to be.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Attempts {
+    pub(crate) started: u64,
+    pub(crate) finished: u64,
+    pub(crate) failed_to_send: u64,
+    pub(crate) known_received: u64,
+    pub(crate) drops: BTreeMap<String, u64>,
 }
 
 /// What one backend answered; latencies are from the intended start.
@@ -120,8 +133,22 @@ pub(crate) enum What {
     FirstCall {
         backend: String,
     },
+    /// One of these happened.
+    Balancer {
+        connected: Option<String>,
+        lost: Option<String>,
+        list: Option<List>,
+        fallback: Option<String>,
+    },
     #[serde(other)]
     Other,
+}
+
+/// A balancer's list.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+pub(crate) struct List {
+    pub(crate) servers: usize,
+    pub(crate) drops: usize,
 }
 
 /// A client that runs; dropping it kills it.

@@ -4,22 +4,18 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use apiserver::{ApiServer, SliceEndpoint, SliceSpec};
-
 use crate::{
     blocks::{BACKEND_PORT, Block},
     client::{Client, all_ready},
-    clock::unix_s,
     dns::{self, Dns},
     error::LabError,
     fleet::Fleet,
     run::Run,
+    slices::{SERVICE, Slices},
 };
 
 /// How long a client may take to have a READY subchannel to every backend.
 const READY_LIMIT: Duration = Duration::from_secs(10);
-/// The Service at the API server, in the namespace `default`.
-const SERVICE: &str = "greeter";
 
 /// The surroundings of one phase.
 pub(crate) struct Stage {
@@ -29,7 +25,7 @@ pub(crate) struct Stage {
     pub(crate) dns: Dns,
     pub(crate) fleet: Fleet,
     /// Of a phase whose clients watch EndpointSlices.
-    pub(crate) api: Option<ApiServer>,
+    pub(crate) slices: Option<Slices>,
     published: Vec<u8>,
     /// Deleted and not gone yet: their slice says so.
     terminating: Vec<u8>,
@@ -57,7 +53,7 @@ impl Stage {
             block,
             dns,
             fleet,
-            api: None,
+            slices: None,
             published: Vec::new(),
             terminating: Vec::new(),
             client_env: Vec::new(),
@@ -75,13 +71,9 @@ impl Stage {
         settings: &[(&'static str, &str)],
     ) -> Result<Self, LabError> {
         let mut stage = Self::open(run, phase, settings).await?;
-        let address = SocketAddr::from((stage.block.dns_ip(), 0));
-        let what = || format!("API server on {}", address.ip());
-        let api = ApiServer::start(address).await.map_err(LabError::io(what()))?;
-        let kubeconfig = stage.run.path(&format!("{phase}.kubeconfig"));
-        std::fs::write(&kubeconfig, api.kubeconfig()).map_err(LabError::io(what()))?;
-        stage.client_env.push(("KUBECONFIG", kubeconfig.display().to_string()));
-        stage.api = Some(api);
+        let slices = Slices::start(&stage.run, phase, &stage.block).await?;
+        stage.client_env.push(("KUBECONFIG", slices.kubeconfig()));
+        stage.slices = Some(slices);
         Ok(stage)
     }
 
@@ -93,7 +85,7 @@ impl Stage {
     /// The target of every client of this phase: a Service, asked for at our API server or else, as
     /// a headless one, at our DNS server.
     pub(crate) fn target(&self) -> String {
-        if self.api.is_some() {
+        if self.slices.is_some() {
             return format!("kubernetes:///{SERVICE}.default:{BACKEND_PORT}");
         }
         dns::target(SocketAddr::V4(self.dns.address()), BACKEND_PORT)
@@ -116,8 +108,7 @@ impl Stage {
         self.published.extend(new);
         self.terminating.retain(|host| !new.contains(host));
         self.terminating.extend(old);
-        let at = unix_s();
-        if self.apply_slice() {
+        if let Some(at) = self.apply_slice() {
             return at;
         }
         self.dns.publish(&self.fleet.ips(&self.published)).await
@@ -129,14 +120,10 @@ impl Stage {
         self.apply_slice();
     }
 
-    /// Writes the slice as the EndpointSlice controller does; false without an API server.
-    fn apply_slice(&self) -> bool {
-        let Some(api) = &self.api else { return false };
-        let ready = self.fleet.ips(&self.published).into_iter().map(SliceEndpoint::ready);
-        let terminating = self.fleet.ips(&self.terminating).into_iter();
-        let endpoints = ready.chain(terminating.map(SliceEndpoint::terminating)).collect();
-        api.apply(&SliceSpec::new(SERVICE, BACKEND_PORT, endpoints));
-        true
+    /// Writes the slice as the EndpointSlice controller does and returns when, if there is one.
+    fn apply_slice(&self) -> Option<f64> {
+        let ips = |hosts: &[u8]| self.fleet.ips(hosts);
+        self.slices.as_ref().map(|s| s.publish(&ips(&self.published), &ips(&self.terminating)))
     }
 
     /// Starts a client of this phase with `--target` and `flags`.

@@ -13,7 +13,7 @@ use super::{
 
 /// The longest line that is read, in bytes, as in `peer client`.
 const LINE_LEN_MAX: u64 = 1 << 20;
-const USAGE: &str = "commands: addrs LIST | resolver-error TEXT (static targets)";
+const USAGE: &str = "commands: addrs LIST [balancers LIST] | resolver-error TEXT (static targets)";
 
 /// Reads commands from standard input until it ends.
 pub(super) fn listen<W: Write + Send + 'static>(list: Option<StaticList>, output: Arc<Output<W>>) {
@@ -48,11 +48,10 @@ fn handle(line: &str, list: Option<&StaticList>) -> String {
     let (command, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let words: Vec<&str> = rest.split_whitespace().collect();
     match (command, words.as_slice()) {
-        ("addrs", []) => set(list, ""),
-        ("addrs", [addresses]) => set(list, addresses),
-        ("addrs", _) => {
-            "expected addrs LIST; balancers are not supported: grpclb is not built yet".into()
-        }
+        ("addrs", []) => set(list, "", ""),
+        ("addrs", [addresses]) => set(list, addresses, ""),
+        ("addrs", [addresses, "balancers", balancers]) => set(list, addresses, balancers),
+        ("addrs", _) => "expected addrs LIST [balancers LIST]".into(),
         ("resolver-error", _) => {
             list.fail(rest.trim());
             "ok".into()
@@ -61,10 +60,16 @@ fn handle(line: &str, list: Option<&StaticList>) -> String {
     }
 }
 
-fn set(list: &StaticList, addresses: &str) -> String {
-    match parse_endpoints(addresses) {
-        Ok(endpoints) => {
-            list.set(endpoints);
+fn set(list: &StaticList, addresses: &str, balancers: &str) -> String {
+    let parsed = parse_endpoints(addresses).and_then(|endpoints| {
+        let balancers = balancers.split(',').filter(|text| !text.is_empty()).map(|text| {
+            text.parse().map_err(|_| format!("balancers: expected IP:port, got {text:?}"))
+        });
+        Ok((endpoints, balancers.collect::<Result<_, String>>()?))
+    });
+    match parsed {
+        Ok((endpoints, balancers)) => {
+            list.set(endpoints, balancers);
             "ok".into()
         }
         Err(error) => error,
@@ -88,17 +93,19 @@ mod tests {
 
     #[test]
     fn obeys_the_commands_of_static_targets() {
-        let list = StaticList::new(vec![]);
-        let input = "addrs 127.0.0.2:1,127.0.0.3:1\n\n  addrs  \nresolver-error no such host\n";
-        assert_eq!(replies(input, Some(&list)), ["ok", "ok", "ok"]);
+        let list = StaticList::new(vec![], vec![]);
+        let input = "addrs 127.0.0.2:1,127.0.0.3:1\n\n  addrs  \nresolver-error no such host\n\
+                     addrs 127.0.0.2:1 balancers 127.0.0.9:1,127.0.0.8:1\n";
+        assert_eq!(replies(input, Some(&list)), ["ok", "ok", "ok", "ok"]);
     }
 
     #[test]
     fn a_bad_command_says_what_was_expected() {
-        let list = StaticList::new(vec![]);
+        let list = StaticList::new(vec![], vec![]);
         for (line, says) in [
             ("addrs localhost", "expected IP:port"),
-            ("addrs 127.0.0.2:1 balancers 127.0.0.9:1", "balancers are not supported"),
+            ("addrs 127.0.0.2:1 balancers lb:1", "balancers: expected IP:port, got \"lb:1\""),
+            ("addrs 127.0.0.2:1 and more", "expected addrs LIST [balancers LIST]"),
             ("stop", "commands: addrs LIST"),
             ("addrsx", "commands: addrs LIST"),
         ] {
@@ -111,7 +118,7 @@ mod tests {
     #[test]
     fn an_endless_line_ends_the_reading() {
         let line = "x".repeat(LINE_LEN_MAX as usize + 10) + "\naddrs\n";
-        let replies = replies(&line, Some(&StaticList::new(vec![])));
+        let replies = replies(&line, Some(&StaticList::new(vec![], vec![])));
         assert!(replies.len() == 1 && replies[0].contains("none is read on"), "{replies:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! The flags of `peer client`. What our channel can't do yet is refused by name: a scenario that
 //! silently runs without the thing that it tests would report a success that nobody earned.
 
-use std::{ffi::OsString, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, time::Duration};
 
 use clap::{ArgAction, Parser, error::ContextKind, error::ContextValue};
 use client::{
@@ -19,8 +19,7 @@ const COUNT_DEFAULT: u64 = 3_000;
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Flags of the peers that this client refuses, and why.
-const UNSUPPORTED: [(&str, &str); 6] = [
-    ("--balancers", "the policy grpclb is not built yet"),
+const UNSUPPORTED: [(&str, &str); 5] = [
     ("--idle-timeout", "the channel has no idle time-out yet"),
     ("--admin", "channelz and CSDS are not served"),
     ("--control", "commands are read from standard input only"),
@@ -40,6 +39,10 @@ pub(super) struct Flags {
     /// Load balancing policy (none: leave it to the channel)
     #[arg(long, default_value = "round_robin")]
     pub(super) policy: String,
+
+    /// grpclb balancers beside a static target: a:p,b:p
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(super) balancers: Vec<SocketAddr>,
 
     /// JSON config of that policy
     #[arg(long, value_name = "JSON", value_parser = json_object)]

@@ -66,7 +66,10 @@ fn prepare(flags: &Flags) -> Result<Prepared, String> {
     let list = match flags.target.strip_prefix(PREFIX) {
         Some(text) => {
             let endpoints = parse_endpoints(text).map_err(|error| format!("--target: {error}"))?;
-            Some(StaticList::new(endpoints))
+            Some(StaticList::new(endpoints, flags.balancers.clone()))
+        }
+        None if !flags.balancers.is_empty() => {
+            return Err("--balancers goes with a static target; DNS has SRV records".into());
         }
         None => None,
     };

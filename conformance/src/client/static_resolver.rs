@@ -4,8 +4,8 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use evenkeel::core::{
-    Address, Endpoint, ResolverError, ResolverFactory, ResolverSink, ResolverTask, ResolverUpdate,
-    Status, Target, TargetError,
+    Address, Balancer, Balancers, Endpoint, ResolverError, ResolverFactory, ResolverSink,
+    ResolverTask, ResolverUpdate, Status, Target, TargetError,
 };
 use tokio::sync::watch;
 
@@ -25,6 +25,7 @@ pub(super) struct StaticList {
 #[derive(Clone, Debug, Default)]
 struct State {
     endpoints: Vec<Endpoint>,
+    balancers: Vec<SocketAddr>,
     /// Grows with each list, so that an error is not mistaken for a new list.
     generation: u64,
     error: Option<String>,
@@ -32,15 +33,16 @@ struct State {
 
 impl StaticList {
     /// A list to start with.
-    pub(super) fn new(endpoints: Vec<Endpoint>) -> Self {
-        let state = State { endpoints, ..State::default() };
+    pub(super) fn new(endpoints: Vec<Endpoint>, balancers: Vec<SocketAddr>) -> Self {
+        let state = State { endpoints, balancers, ..State::default() };
         Self { state: Arc::new(watch::Sender::new(state)) }
     }
 
-    /// Replaces the list.
-    pub(super) fn set(&self, endpoints: Vec<Endpoint>) {
+    /// Replaces the list, and the balancers beside it.
+    pub(super) fn set(&self, endpoints: Vec<Endpoint>, balancers: Vec<SocketAddr>) {
         self.state.send_modify(|state| {
             state.endpoints = endpoints;
+            state.balancers = balancers;
             state.generation += 1;
             state.error = None;
         });
@@ -72,9 +74,17 @@ impl ResolverFactory for StaticList {
             let mut changes = list.state.subscribe();
             let mut sent = None;
             loop {
-                let State { endpoints, generation, error } = changes.borrow_and_update().clone();
+                let State { endpoints, balancers, generation, error } =
+                    changes.borrow_and_update().clone();
                 if sent.replace(generation) != Some(generation) {
-                    sink.update(ResolverUpdate::new(endpoints));
+                    let mut update = ResolverUpdate::new(endpoints);
+                    let balancer =
+                        |address: SocketAddr| Balancer { address: address.into(), name: None };
+                    if !balancers.is_empty() {
+                        let found = balancers.into_iter().map(balancer).collect();
+                        update.balancers = Balancers::Found(found);
+                    }
+                    sink.update(update);
                 }
                 if let Some(text) = error {
                     sink.error(ResolverError { status: Status::unavailable(text), expired: false });
@@ -165,7 +175,7 @@ mod tests {
 
     #[test]
     fn each_list_and_each_error_reaches_the_channel_once() {
-        let list = StaticList::new(parse_endpoints("127.0.0.2:1").unwrap());
+        let list = StaticList::new(parse_endpoints("127.0.0.2:1").unwrap(), vec![]);
         let sink = Arc::new(Sink::default());
         let target = Target::parse(TARGET, &["static"]).unwrap();
         assert_eq!(list.default_authority(&target).unwrap(), "greeter");
@@ -179,17 +189,17 @@ mod tests {
         assert!(seen().is_empty());
         list.fail("no such host");
         assert_eq!(seen(), ["error no such host"]);
-        list.set(vec![]);
+        list.set(vec![], vec![]);
         assert_eq!(seen(), [""]);
-        list.set(parse_endpoints("127.0.0.3:1").unwrap());
+        list.set(parse_endpoints("127.0.0.3:1").unwrap(), vec![]);
         list.fail("gone");
         assert_eq!(seen(), ["127.0.0.3:1", "error gone"]);
     }
 
     #[test]
     fn a_channel_that_wakes_again_gets_the_newest_list() {
-        let list = StaticList::new(vec![]);
-        list.set(parse_endpoints("127.0.0.3:1").unwrap());
+        let list = StaticList::new(vec![], vec![]);
+        list.set(parse_endpoints("127.0.0.3:1").unwrap(), vec![]);
         let sink = Arc::new(Sink::default());
         let target = Target::parse(TARGET, &["static"]).unwrap();
         let mut task = list.start(&target, sink.clone()).unwrap();

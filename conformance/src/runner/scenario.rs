@@ -16,12 +16,15 @@ pub(crate) const LOUD: &[&str] =
 /// Other people's clients and tools against our greeter: about 50 s, after the lanes.
 pub(crate) const GREETER: &str = "greeter";
 
+/// Other people's grpclb clients against our balancer: about 130 s, after the lanes.
+pub(crate) const BALANCER: &str = "balancer";
+
 /// gRPC's interop cases between us and grpc-go: about 5 s, after the lanes.
 pub(crate) const INTEROP: &str = "interop";
 
 /// Every scenario's name.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    LOUD.iter().chain(QUIET).copied().chain([GREETER, INTEROP])
+    LOUD.iter().chain(QUIET).copied().chain([GREETER, BALANCER, INTEROP])
 }
 
 /// The scenarios that `--only` asks for; all of them if it is empty.
@@ -50,7 +53,7 @@ mod tests {
 
     #[test]
     fn selects_all_without_only_and_refuses_unknown_names() {
-        assert_eq!(select(&[]).unwrap().len(), 15);
+        assert_eq!(select(&[]).unwrap().len(), 16);
         assert_eq!(select(&["wfr".into(), "dist".into()]).unwrap(), ["dist", "wfr"]);
         let refused = select(&["dst".into()]).unwrap_err();
         assert_eq!(refused.exit_code(), 64);

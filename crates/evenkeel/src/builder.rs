@@ -352,15 +352,8 @@ impl ChannelBuilder {
         let default_policy =
             config.policy.ok_or_else(|| BuildError::ServiceConfig("it names no policy".into()))?;
 
-        let mut resolvers = self.resolvers;
-        let dns = DnsResolverFactory::new(self.dns, seed);
         let by_dns = default_policy.name() == "grpclb" && self.balancers.is_empty();
-        resolvers.push(Arc::new(if by_dns { dns.with_balancers() } else { dns }));
-        resolvers.push(Arc::new(LiteralResolverFactory));
-        resolvers.push(Arc::new(UnixResolverFactory));
-        #[cfg(feature = "kubernetes")]
-        resolvers
-            .push(Arc::new(crate::kubernetes::KubernetesResolverFactory::new(self.kubernetes)));
+        let resolvers = self.all_resolvers(seed, by_dns);
         let schemes: Vec<&str> = resolvers.iter().flat_map(|r| r.schemes()).copied().collect();
         let target = Target::parse(&self.target, &schemes)?;
         let resolver =
@@ -407,6 +400,21 @@ impl ChannelBuilder {
                 runtime,
             },
         ))
+    }
+
+    /// The user's own, which go first, and the built-in ones.
+    fn all_resolvers(&self, seed: u64, balancers_by_dns: bool) -> Vec<Arc<dyn ResolverFactory>> {
+        let mut all = self.resolvers.clone();
+        let dns = DnsResolverFactory::new(self.dns.clone(), seed);
+        all.push(Arc::new(if balancers_by_dns { dns.with_balancers() } else { dns }));
+        all.push(Arc::new(LiteralResolverFactory));
+        all.push(Arc::new(UnixResolverFactory));
+        #[cfg(feature = "kubernetes")]
+        {
+            let options = self.kubernetes.clone();
+            all.push(Arc::new(crate::kubernetes::KubernetesResolverFactory::new(options)));
+        }
+        all
     }
 
     fn parse_service_config(&self) -> Result<ServiceConfig, BuildError> {

@@ -172,9 +172,10 @@ impl Watches {
     }
 }
 
-/// The messages of a stream that mean something as events, and its end. An end that comes with the connection's is not
-/// told: the engine hears of the connection and then wants no more of the stream, and news of a
-/// failed stream beforehand would fail calls that can wait for the next connection.
+/// The messages of a stream that mean something as events, and its end. An end that comes with the
+/// connection's is not told: the engine hears of the connection and then wants no more of the
+/// stream, and news of a failed stream beforehand would fail calls that can wait for the next
+/// connection.
 fn events<T: Send + 'static>(
     pinned: Pinned,
     opened: impl Future<Output = Result<Response<Streaming<T>>, Status>> + Send + 'static,

@@ -103,6 +103,7 @@ async fn greet(io: impl IoStream + Unpin) {
 /// the message says SERVING, and INTERNAL is its end.
 async fn serve(io: impl IoStream + Unpin, watches: Arc<AtomicUsize>, age: Duration) {
     let mut server = h2::server::handshake(io).await.unwrap();
+    // The age of a connection is what it is for; the connection's own end comes before.
     let mut end = std::pin::pin!(tokio::time::sleep(age));
     loop {
         let next = tokio::select! {

@@ -13,7 +13,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use evenkeel::core::observe::{Event, Recorder};
+use evenkeel::core::{
+    BalancerNews,
+    observe::{Event, Recorder},
+};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -23,6 +26,8 @@ use crate::status::code_name;
 pub const QUEUE_LEN_MAX: usize = 10_000;
 /// Addresses whose streams are counted.
 pub const ADDRESSES_MAX: usize = 10_000;
+/// Tokens of drops that are counted; more than a channel reports to its balancer.
+pub const TOKENS_MAX: usize = 2_000;
 /// How long the end of the program waits for the lines that are still queued.
 const FLUSH_WAIT: Duration = Duration::from_secs(2);
 
@@ -30,6 +35,7 @@ const FLUSH_WAIT: Duration = Duration::from_secs(2);
 pub struct EventLog {
     streams_open: Mutex<BTreeMap<String, u64>>,
     transparent_retries: AtomicU64,
+    drops: Mutex<BTreeMap<String, u64>>,
     lines: Option<SyncSender<Entry>>,
     dropped: AtomicU64,
 }
@@ -57,6 +63,7 @@ impl EventLog {
         Self {
             streams_open: Mutex::default(),
             transparent_retries: AtomicU64::new(0),
+            drops: Mutex::default(),
             lines,
             dropped: AtomicU64::new(0),
         }
@@ -70,6 +77,11 @@ impl EventLog {
     /// Attempts that the channel sent again because no server had processed them.
     pub fn transparent_retries(&self) -> u64 {
         self.transparent_retries.load(Ordering::Relaxed)
+    }
+
+    /// Calls that were dropped, by the balancer's token.
+    pub fn drops(&self) -> BTreeMap<String, u64> {
+        self.drops.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The first answer of a backend came.
@@ -141,7 +153,7 @@ impl Recorder for EventLog {
                 self.line("disconnected", || {
                     json!({ "address": address, "reason": reason, "streams_open": streams_open })
                 });
-                self.count_streams(address, *streams_open);
+                count(&self.streams_open, ADDRESSES_MAX, &address, *streams_open);
             }
             Event::TransparentRetry { address } => {
                 self.transparent_retries.fetch_add(1, Ordering::Relaxed);
@@ -150,18 +162,38 @@ impl Recorder for EventLog {
             Event::Retry { address, attempt } => {
                 self.line("retry", || json!({ "address": address.to_string(), "attempt": attempt }))
             }
+            Event::Dropped { category } => {
+                count(&self.drops, TOKENS_MAX, category, 1);
+                self.line("dropped", || json!({ "token": category }));
+            }
+            Event::Balancer(news) => self.line("balancer", || balancer(news)),
             // The enum may grow; an event that is not known here needs no line.
             _ => {}
         }
     }
 }
 
-impl EventLog {
-    fn count_streams(&self, address: String, streams_open: u64) {
-        let mut sums = self.streams_open.lock().unwrap_or_else(PoisonError::into_inner);
-        if sums.len() < ADDRESSES_MAX || sums.contains_key(&address) {
-            *sums.entry(address).or_default() += streams_open;
+/// Adds to a sum of which there are at most `len_max`.
+fn count(sums: &Mutex<BTreeMap<String, u64>>, len_max: usize, key: &str, more: u64) {
+    let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(sum) = sums.get_mut(key) {
+        *sum += more;
+    } else if sums.len() < len_max {
+        sums.insert(key.to_owned(), more);
+    }
+}
+
+fn balancer(news: &BalancerNews) -> Value {
+    match news {
+        BalancerNews::Connected(address) => json!({ "connected": address.to_string() }),
+        BalancerNews::Lost(status) => json!({ "lost": status_text(status) }),
+        BalancerNews::List { servers, drops, ignored } => {
+            json!({ "list": { "servers": servers, "drops": drops, "ignored": ignored.total() } })
         }
+        BalancerNews::Fallback(why) => json!({ "fallback": why }),
+        BalancerNews::FallbackOver => json!({ "fallback_over": true }),
+        // The enum may grow.
+        other => json!({ "news": format!("{other:?}") }),
     }
 }
 
@@ -192,7 +224,7 @@ fn write_lines(queue: &Receiver<Entry>, mut out: impl Write) {
 mod tests {
     use std::{net::SocketAddr, sync::Arc};
 
-    use evenkeel::core::{Address, ConnectivityState, Status};
+    use evenkeel::core::{Address, ConnectivityState, Status, policies::grpclb::Ignored};
 
     use super::*;
 
@@ -234,6 +266,16 @@ mod tests {
             Event::Disconnected { address: &a, reason: "reset", streams_open: 3 },
             Event::TransparentRetry { address: &a },
             Event::Retry { address: &a, attempt: 2 },
+            Event::Dropped { category: "lb" },
+            Event::Balancer(&BalancerNews::Connected(a.clone())),
+            Event::Balancer(&BalancerNews::Lost(gone.clone())),
+            Event::Balancer(&BalancerNews::List {
+                servers: 2,
+                drops: 1,
+                ignored: Ignored::default(),
+            }),
+            Event::Balancer(&BalancerNews::Fallback("the balancer says so")),
+            Event::Balancer(&BalancerNews::FallbackOver),
         ] {
             log.record(&event);
         }
@@ -265,6 +307,12 @@ mod tests {
                         "streams_open": 3 }),
                 json!({ "event": "transparent_retry", "address": a }),
                 json!({ "event": "retry", "address": a, "attempt": 2 }),
+                json!({ "event": "dropped", "token": "lb" }),
+                json!({ "event": "balancer", "connected": a }),
+                json!({ "event": "balancer", "lost": "UNAVAILABLE: gone" }),
+                json!({ "event": "balancer", "list": { "servers": 2, "drops": 1, "ignored": 0 } }),
+                json!({ "event": "balancer", "fallback": "the balancer says so" }),
+                json!({ "event": "balancer", "fallback_over": true }),
                 json!({ "event": "first_call", "backend": "127.0.0.2" }),
             ]
         );

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use clap::{Parser, ValueEnum, builder::FalseyValueParser};
 use evenkeel::{
     Backoff, BuildError, Channel, ChannelBuilder, Keepalive,
-    core::{self, PolicyRegistry, ServiceConfig},
+    core::{self, Balancer, PolicyRegistry, ServiceConfig},
     kubernetes::KubernetesOptions,
     tls::{ClientTls, Identity, Roots, TlsError},
 };
@@ -58,6 +58,16 @@ pub struct Flags {
     /// Service config as JSON; replaces --lb-policy
     #[arg(long, env = "GREETER_SERVICE_CONFIG", hide_env_values = true, value_name = "JSON")]
     pub service_config: Option<String>,
+
+    /// Balancers of the policy grpclb, tried in this order, instead of the target's SRV records
+    #[arg(
+        long,
+        env = "GREETER_BALANCERS",
+        hide_env_values = true,
+        value_name = "IP:PORT,…",
+        value_delimiter = ','
+    )]
+    pub balancers: Vec<SocketAddr>,
 
     /// Name in the request
     #[arg(long, default_value = "you")]
@@ -261,6 +271,8 @@ impl Flags {
         if let Some(json) = &self.service_config {
             builder = builder.service_config(json);
         }
+        let balancer = |address: &SocketAddr| Balancer { address: (*address).into(), name: None };
+        builder = builder.balancers(self.balancers.iter().map(balancer));
         if let Some(time) = self.keepalive_time {
             let timeout = self.keepalive_timeout.unwrap_or(KEEPALIVE_TIMEOUT_DEFAULT);
             builder = builder

@@ -10,6 +10,7 @@ use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 mod admin;
+pub mod attempts;
 pub mod cost;
 pub mod duration;
 pub mod events;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
+    attempts::AttemptsReport,
     events::EventLog,
     histogram::Histogram,
     load::Outcome,
@@ -45,6 +46,9 @@ pub struct Report {
     pub streams_open_at_eof: BTreeMap<String, u64>,
     /// Attempts sent again because no server had processed them.
     pub transparent_retries: u64,
+    /// With `grpclb`: what the balancer's reports have to add up to while its list is in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<AttemptsReport>,
     /// The first 10,000 failures.
     pub failures: Vec<FailureReport>,
     /// Failures beyond those.
@@ -146,6 +150,7 @@ impl Report {
             longest_run: tally.longest_run,
             streams_open_at_eof: events.streams_open_at_eof(),
             transparent_retries: events.transparent_retries(),
+            attempts: None,
             slots: tally.has_slots().then(|| slots(&tally)),
             slots_omitted: tally.slots_omitted,
             first_ok_unix_s: tally.ok_first.map(|at| round6(epoch.unix_s(at))),
@@ -284,7 +289,7 @@ mod tests {
     #[test]
     fn without_slots_the_key_is_absent_and_without_answers_latency_is_null() {
         let json = serde_json::to_value(report(None)).unwrap();
-        assert!(json.get("slots").is_none());
+        assert!(json.get("slots").is_none() && json.get("attempts").is_none());
         let tally = Tally::new(Epoch::now(), None);
         let outcome = Outcome { started: 0, shed: 0, wall: Duration::ZERO };
         let empty = Report::new("x", "y", tally, &outcome, &EventLog::counting(), 0.0);

@@ -18,6 +18,7 @@ use tonic::Status;
 use crate::{
     EXIT_CONFIG,
     admin::Admin,
+    attempts::Attempts,
     cost,
     events::EventLog,
     flags::{ConfigError, Flags, Output},
@@ -55,6 +56,8 @@ struct Prepared {
     policy: String,
     plan: Plan,
     events: Arc<EventLog>,
+    /// With a balancer, to whose reports they are compared.
+    attempts: Option<Attempts>,
     channel: Channel,
 }
 
@@ -67,12 +70,17 @@ fn prepare(flags: &Flags) -> Result<Prepared, ConfigError> {
         EventLog::counting()
     };
     let events = Arc::new(events);
-    let channel = flags.channel()?.recorder(events.clone()).build()?;
-    Ok(Prepared { policy, plan, events, channel })
+    let attempts = (policy == "grpclb").then(Attempts::default);
+    let mut builder = flags.channel()?.recorder(events.clone());
+    if let Some(attempts) = &attempts {
+        builder = builder.attempt_layer(attempts.clone());
+    }
+    let channel = builder.build()?;
+    Ok(Prepared { policy, plan, events, attempts, channel })
 }
 
 async fn execute(flags: &Flags, prepared: Prepared) -> io::Result<()> {
-    let Prepared { policy, plan, events, channel } = prepared;
+    let Prepared { policy, plan, events, attempts, channel } = prepared;
     let stop = Stop::default();
     let signals = stop.on_signals(STOP_GRACE)?;
     let lines = Arc::new(Lines { stop: stop.clone(), broken: AtomicBool::new(false) });
@@ -99,7 +107,8 @@ async fn execute(flags: &Flags, prepared: Prepared) -> io::Result<()> {
     let cpu_s = cost::cpu_s();
     let (tally, outcome) = measure(flags, &plan, &channel, &events, &lines, &stop).await?;
     let cpu_s = cost::cpu_s() - cpu_s;
-    let report = Report::new(&flags.target, &policy, tally, &outcome, &events, cpu_s);
+    let mut report = Report::new(&flags.target, &policy, tally, &outcome, &events, cpu_s);
+    report.attempts = attempts.map(|attempts| attempts.report(events.drops()));
     let text = match flags.output {
         Output::Text => table::render(&report),
         Output::Json => serde_json::to_string(&report).map(|json| json + "\n")?,

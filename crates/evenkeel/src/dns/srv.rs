@@ -1,6 +1,6 @@
-//! Where a name's balancers are: SRV records `_grpclb._tcp.HOST`, then the addresses of the hosts in
-//! them. It is a look-up of its own beside that of the name, with its own TTL, so that whatever it
-//! takes or lacks, the name's addresses don't wait for it.
+//! Where a name's balancers are: SRV records `_grpclb._tcp.HOST`, then the addresses of the hosts
+//! in them. It is a look-up of its own beside that of the name, with its own TTL, so that whatever
+//! it takes or lacks, the name's addresses don't wait for it.
 
 use std::{net::SocketAddr, sync::Arc};
 

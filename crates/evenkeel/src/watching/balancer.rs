@@ -266,7 +266,7 @@ mod tests {
             wants(None)
         );
         let server = Server {
-            ip_address: vec![1, 2, 3].into(),
+            ip_address: vec![1, 2, 3],
             port: -7,
             load_balance_token: "t".into(),
             drop: true,

@@ -35,8 +35,8 @@ pub(super) async fn play(run: Arc<Run>, name: String) -> Result<PhaseReport, Lab
     sleep(Duration::from_secs(1)).await;
 
     let left = unix_s();
-    if let Some(api) = &mut stage.api {
-        api.stop().await;
+    if let Some(slices) = &mut stage.slices {
+        slices.api.stop().await;
     }
     stage.say("the API server is away");
     sleep(AWAY / 2).await;
@@ -44,8 +44,8 @@ pub(super) async fn play(run: Arc<Run>, name: String) -> Result<PhaseReport, Lab
     stage.say("a fourth pod is ready, and nobody can say so");
     sleep(AWAY / 2).await;
     let what = "the API server's return";
-    if let Some(api) = &mut stage.api {
-        api.resume().map_err(LabError::io(what))?;
+    if let Some(slices) = &mut stage.slices {
+        slices.api.resume().map_err(LabError::io(what))?;
     }
     let returned = unix_s();
     stage.say("the API server is back");
@@ -72,7 +72,7 @@ fn report(stage: &Stage, finished: &Finished, left: f64, returned: f64) -> Phase
     let (address, ready) = (stage.fleet.address(NEW).to_string(), stage.fleet.ready_unix_s(NEW));
     let why = "the watch's next try: 0.8 s x 2, with jitter, to 30 s";
     found.timelines.push(sliced(&address, ready, (returned, "API server back"), why, events));
-    let api = stage.api.as_ref();
+    let api = stage.slices.as_ref().map(|slices| &slices.api);
     let requests = api.map_or(0, |api| api.requests().len());
     let lists = api.map_or(0, |api| api.count(Kind::StreamingList) + api.count(Kind::List));
     found.figures.insert("api_requests", requests as f64);

@@ -177,12 +177,10 @@ impl Shared {
                 message.add_answers(records(query.name(), query.query_type(), ttl_s, &addresses));
             }
             Does::Services(ttl_s, services) => {
-                let record = |(priority, weight, port, host)| {
-                    let srv = SRV::new(priority, weight, port, Name::from_ascii(host).unwrap());
-                    Record::from_rdata(query.name().clone(), ttl_s, RData::SRV(srv))
-                };
-                let is_asked = query.query_type() == RecordType::SRV;
-                message.add_answers(services.into_iter().filter(|_| is_asked).map(record));
+                if query.query_type() == RecordType::SRV {
+                    let record = |service| service_record(query.name(), ttl_s, service);
+                    message.add_answers(services.into_iter().map(record));
+                }
             }
             Does::Alias { ttl_s, to, inline } => {
                 message.add_answers(self.chain(query, ttl_s, to, inline));
@@ -260,6 +258,15 @@ fn records(name: &Name, kind: RecordType, ttl_s: u32, addresses: &[IpAddr]) -> V
         .map(|ip| Record::from_rdata(name.clone(), ttl_s, RData::from(*ip)))
         .filter(|r| r.record_type() == kind)
         .collect()
+}
+
+fn service_record(
+    name: &Name,
+    ttl_s: u32,
+    (priority, weight, port, host): (u16, u16, u16, &str),
+) -> Record {
+    let srv = SRV::new(priority, weight, port, Name::from_ascii(host).unwrap());
+    Record::from_rdata(name.clone(), ttl_s, RData::SRV(srv))
 }
 
 async fn serve_udp(socket: UdpSocket, shared: Shared) {
