@@ -1,7 +1,9 @@
 //! The watch against a real kube-apiserver, as far as the double can't show it: what one change
-//! costs among 1,000 endpoints, and what 1,000 watchers do when the API server restarts. They need a
-//! cluster (`KUBECONFIG`, `kubectl`) and, for the restart, a shell command that kills the API server
-//! (`EVENKEEL_KILL_APISERVER`): `.ci/run cluster` runs them.
+//! costs among 1,000 endpoints, and what 1,000 watchers do when the API server restarts. It needs
+//! a cluster (`KUBECONFIG`, `kubectl`) and, for the restart, a shell command that kills the API
+//! server (`EVENKEEL_KILL_APISERVER`), so `cargo test` alone leaves it out, and `.ci/run cluster`
+//! runs it. A program of its own, without the test harness, because it is its own 10 processes
+//! of watchers, too.
 
 use std::{
     env,
@@ -25,8 +27,22 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const NAMESPACE: &str = "default";
 const PROCESSES: usize = 10;
 const WATCHES: usize = 100;
+/// Makes this program one of the processes.
+const WATCHERS_ARGUMENT: &str = "watchers";
 /// Connections that may begin within 100 ms, of 1,000 watchers that lost theirs at one moment.
 const BURST_MAX: usize = 300;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
+    if env::args().nth(1).is_some_and(|argument| argument == WATCHERS_ARGUMENT) {
+        return runtime.block_on(a_process_of_watchers());
+    }
+    // A panic ends the program with another code than 0.
+    runtime.block_on(one_change_among_a_thousand_endpoints_is_less_than_a_millisecond_of_work());
+    runtime.block_on(a_thousand_watchers_survive_a_restart_of_the_api_server_without_a_stampede());
+    println!("test result: ok. 2 passed; 0 failed");
+}
 
 /// Runs kubectl with this standard input; returns what it prints.
 fn kubectl(arguments: &[&str], input: &str) -> String {
@@ -46,8 +62,8 @@ fn slice(service: &str, number: usize, endpoints: usize, off: Option<usize>) -> 
             let ready = off != Some(n);
             format!(
                 r#"{{"addresses":["10.7.{number}.{n}"],"conditions":{{"ready":{ready}}},
-                "nodeName":"node-1","zone":"zone-a","targetRef":{{"kind":"Pod","namespace":"default",
-                "name":"{service}-{number}-{n}"}}}}"#
+                "nodeName":"node-1","zone":"zone-a","targetRef":{{"kind":"Pod",
+                "namespace":"default","name":"{service}-{number}-{n}"}}}}"#
             )
         })
         .collect();
@@ -82,8 +98,6 @@ async fn until_selected(watch: &mut Watch, count: usize) -> Arc<Slices> {
     .unwrap_or_else(|_| panic!("not {count} endpoints: {:?}", watch.state()))
 }
 
-#[tokio::test]
-#[ignore = "needs a cluster: .ci/run cluster"]
 async fn one_change_among_a_thousand_endpoints_is_less_than_a_millisecond_of_work() {
     const SLICES: usize = 12;
     const EACH: usize = 84;
@@ -161,9 +175,8 @@ impl Watchers {
     fn start(kubeconfig: &std::path::Path) -> Self {
         let mut command = tokio::process::Command::new(env::current_exe().unwrap());
         command
-            .args(["--exact", "a_process_of_watchers", "--ignored", "--nocapture"])
+            .arg(WATCHERS_ARGUMENT)
             .env("KUBECONFIG", kubeconfig)
-            .env("EVENKEEL_WATCHERS", "yes")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
@@ -173,26 +186,14 @@ impl Watchers {
     }
 
     async fn says(&mut self, what: &str) {
-        let said = async {
-            loop {
-                let line = self.lines.next_line().await.unwrap().expect("it runs");
-                // The harness begins a line of its own.
-                if line.ends_with(what) {
-                    return;
-                }
-            }
-        };
+        let said =
+            async { while self.lines.next_line().await.unwrap().expect("it runs") != what {} };
         timeout(PATIENCE, said).await.unwrap_or_else(|_| panic!("not {what:?}"));
     }
 }
 
 /// What each of the ten processes is: it runs until it is killed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a part of another test"]
 async fn a_process_of_watchers() {
-    if env::var_os("EVENKEEL_WATCHERS").is_none() {
-        return;
-    }
     let cluster = Cluster::infer().unwrap();
     let (tell, mut told) = tokio::sync::mpsc::channel(WATCHES * 4);
     for number in 0..WATCHES {
@@ -215,15 +216,13 @@ async fn a_process_of_watchers() {
     while let Some(endpoints) = told.recv().await {
         counts[endpoints.min(1)] += 1;
         if counts[endpoints.min(1)] == WATCHES {
-            let line = if endpoints == 0 { "\nall connected\n" } else { "\nall see it\n" };
+            let line = if endpoints == 0 { "all connected\n" } else { "all see it\n" };
             stdout.write_all(line.as_bytes()).await.unwrap();
             stdout.flush().await.unwrap();
         }
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs a cluster: .ci/run cluster"]
 async fn a_thousand_watchers_survive_a_restart_of_the_api_server_without_a_stampede() {
     let server = Cluster::infer().unwrap().server();
     let server = server.strip_prefix("https://").expect("a cluster has TLS").to_owned();
