@@ -30,7 +30,7 @@ const WATCHES: usize = 100;
 /// Makes this program one of the processes.
 const WATCHERS_ARGUMENT: &str = "watchers";
 /// Connections that may begin within 100 ms, of 1,000 watchers that lost theirs at one moment.
-const BURST_MAX: usize = 300;
+const BURST_MAX: usize = 200;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread();
