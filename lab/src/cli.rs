@@ -249,8 +249,7 @@ mod tests {
         let by_name: Vec<_> =
             chosen(&["baseline", "round-robin"]).unwrap().iter().map(|(name, _)| *name).collect();
         assert_eq!(by_name, ["baseline", "round-robin"]);
-        let all = chosen(&["0", "1", "5", "6", "baseline"]).unwrap();
-        assert_eq!(all, chosen(&["--all"]).unwrap());
+        assert_eq!(chosen(&["0", "1", "5", "6", "baseline"]).unwrap(), chosen(&["--all"]).unwrap());
     }
 
     #[test]
