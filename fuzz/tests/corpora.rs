@@ -42,6 +42,11 @@ fn clients_are_survived() {
     replay("http2-client");
 }
 
+#[test]
+fn grpclb_clients_are_survived() {
+    replay("grpclb-server");
+}
+
 const INPUTS_MAX: u64 = 200_000;
 
 fn planted(run: fn(&[u8]) -> String) -> Target {

@@ -17,7 +17,10 @@ pub(crate) const BACKEND_PORT: u16 = 8000;
 /// Backends are .1 to .32.
 const BACKENDS_MAX: u8 = 32;
 const DNS_HOST: u8 = 53;
+const API_HOST: u8 = 60;
 const CLUSTER_IP_HOST: u8 = 100;
+/// Balancers are .111 and so on.
+const BALANCER_HOST: u8 = 110;
 const CLAIM_HOST: u8 = 254;
 const TRIES_MAX: usize = 64;
 
@@ -64,6 +67,16 @@ impl Block {
     /// The address of the DNS server.
     pub(crate) fn dns_ip(&self) -> Ipv4Addr {
         self.ip(DNS_HOST)
+    }
+
+    /// The address of the API server.
+    pub(crate) fn api_ip(&self) -> Ipv4Addr {
+        self.ip(API_HOST)
+    }
+
+    /// The address of balancer `number`, from 1: it plays a pod IP.
+    pub(crate) fn balancer_ip(&self, number: u8) -> Ipv4Addr {
+        self.ip(BALANCER_HOST + number)
     }
 
     /// The address that plays the Service's ClusterIP.

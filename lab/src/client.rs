@@ -46,12 +46,25 @@ pub(crate) struct Report {
     pub(crate) latency_ms: Latency,
     pub(crate) streams_open_at_eof: BTreeMap<String, u64>,
     pub(crate) transparent_retries: u64,
+    /// With `grpclb` only.
+    #[serde(default)]
+    pub(crate) attempts: Option<Attempts>,
     pub(crate) failures: Vec<Failure>,
     #[serde(default)]
     pub(crate) failures_omitted: u64,
     #[serde(default)]
     pub(crate) slots: Vec<Slot>,
     pub(crate) cpu_s: f64,
+}
+
+/// What the balancer's sums have to be.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Attempts {
+    pub(crate) started: u64,
+    pub(crate) finished: u64,
+    pub(crate) failed_to_send: u64,
+    pub(crate) known_received: u64,
+    pub(crate) drops: BTreeMap<String, u64>,
 }
 
 /// What one backend answered; latencies are from the intended start.
@@ -120,8 +133,22 @@ pub(crate) enum What {
     FirstCall {
         backend: String,
     },
+    /// One of these happened.
+    Balancer {
+        connected: Option<String>,
+        lost: Option<String>,
+        list: Option<List>,
+        fallback: Option<String>,
+    },
     #[serde(other)]
     Other,
+}
+
+/// A balancer's list.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+pub(crate) struct List {
+    pub(crate) servers: usize,
+    pub(crate) drops: usize,
 }
 
 /// A client that runs; dropping it kills it.
@@ -146,12 +173,17 @@ struct Events {
 }
 
 impl Client {
-    /// Starts `lab client` with `--output json`, `--events` and `flags`.
+    /// Starts `lab client` with `--output json`, `--events`, `flags` and `env`.
     ///
     /// # Errors
     ///
     /// When the process or its files can't be made.
-    pub(crate) async fn start(run: &Run, name: &str, flags: &[String]) -> Result<Self, LabError> {
+    pub(crate) async fn start(
+        run: &Run,
+        name: &str,
+        flags: &[String],
+        env: &[(&'static str, String)],
+    ) -> Result<Self, LabError> {
         let report = run.path(&format!("{name}.json"));
         let log = run.path(&format!("{name}.log"));
         let stdout = std::fs::File::create(&report)
@@ -161,6 +193,7 @@ impl Client {
             .map_err(LabError::io(format!("can't create {}", log.display())))?;
         let mut command = run.command("client");
         command.args(["--output", "json", "--quiet", "--events"]).args(flags);
+        command.envs(env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
         let spawned = run
             .nursery()
@@ -182,6 +215,7 @@ impl Client {
         run: &Run,
         name: &str,
         flags: &[String],
+        env: &[(&'static str, String)],
         limit: Duration,
     ) -> Result<Vec<String>, LabError> {
         let (out, log) = (run.path(&format!("{name}.txt")), run.path(&format!("{name}.log")));
@@ -191,6 +225,7 @@ impl Client {
         };
         let mut command = run.command("client");
         command.args(flags).stdin(Stdio::null()).stdout(create(&out)?).stderr(create(&log)?);
+        command.envs(env.iter().map(|(name, value)| (name, value)));
         let spawned = run
             .nursery()
             .spawn(&mut command)

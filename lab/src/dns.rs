@@ -18,7 +18,7 @@ use hickory_server::{
     net::runtime::{Time, TokioRuntimeProvider},
     proto::rr::{
         LowerName, Name, RData, RecordSet, RecordType, RrKey,
-        rdata::{A, SOA},
+        rdata::{A, SOA, SRV},
     },
     server::{Request, RequestHandler, ResponseHandler, ResponseInfo},
     store::in_memory::InMemoryZoneHandler,
@@ -102,6 +102,23 @@ impl Dns {
             records.insert(key, Arc::new(set));
         }
         unix_s()
+    }
+
+    /// Publishes balancers for the Service: SRV records `_grpclb._tcp` with a name of its own for
+    /// each address, as a headless Service with a port named `grpclb` has them for its pods.
+    pub(crate) async fn publish_balancers(&self, addresses: &[SocketAddrV4]) {
+        let name = |text: String| Name::from_ascii(text).expect("made of constants and a number");
+        let asked = name(format!("_grpclb._tcp.{SERVICE}."));
+        let mut services = RecordSet::with_ttl(asked.clone(), RecordType::SRV, TTL_S);
+        let mut records = self.zone.records_mut().await;
+        for (number, address) in (1..).zip(addresses) {
+            let host = name(format!("grpclb-{number}.grpclb.default.{ZONE}"));
+            services.add_rdata(RData::SRV(SRV::new(0, 100, address.port(), host.clone())));
+            let mut set = RecordSet::with_ttl(host.clone(), RecordType::A, TTL_S);
+            set.add_rdata(RData::A(A(*address.ip())));
+            records.insert(key(&host, RecordType::A), Arc::new(set));
+        }
+        records.insert(key(&asked, RecordType::SRV), Arc::new(services));
     }
 
     /// Waits at most `limit` for the next A question for the Service and returns when it came.

@@ -3,8 +3,10 @@
 //!
 //! It is a program, not a test harness: somebody who has never seen the project runs one command
 //! and reads what happened. So every figure comes from outside the processes it judges or from the
-//! client's own counters, and nothing is played but the cluster around them (DNS, the ClusterIP).
+//! client's own counters, and nothing is played but the cluster around them (DNS, the ClusterIP,
+//! the API server).
 
+mod balancers;
 mod blocks;
 mod checks;
 mod cli;
@@ -23,6 +25,8 @@ mod progress;
 mod reexec;
 mod report;
 mod run;
+mod service;
+mod slices;
 mod stage;
 
 pub use cli::main_from;

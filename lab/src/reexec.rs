@@ -9,13 +9,14 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 /// typed `lab greeter …`, and then nothing is tied to the parent's life.
 pub(crate) const PARENT_ENV: &str = "EVENKEEL_LAB_PID";
 
-/// Becomes the child that `arguments` name (`lab greeter …`, `lab client …`), or returns `None`
-/// when they name none.
+/// Becomes the child that `arguments` name (`lab greeter …`, `lab client …`, `lab grpclb …`), or
+/// returns `None` when they name none.
 pub(crate) fn become_child(arguments: &[OsString]) -> Option<ExitCode> {
     let (name, rest) = arguments.get(1..)?.split_first()?;
     let entry: fn(Vec<OsString>) -> ExitCode = match name.to_str()? {
         "greeter" => |args| greeter::main_from(args),
         "client" => |args| client::main_from(args),
+        "grpclb" => |args| grpclb::main_from(args),
         _ => return None,
     };
     if let Err(problem) = die_with_parent() {

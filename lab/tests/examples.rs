@@ -50,3 +50,13 @@ fn round_robin_gives_each_backend_its_third() {
     assert_eq!(rows.len(), 3, "{rows:#?}");
     assert_eq!(example["holds"], true);
 }
+
+#[test]
+fn a_client_that_watches_slices_uses_new_pods_within_a_second() {
+    let document = run("slices", &["6", "--phase", "scale"]);
+    let phase = &document["examples"][0]["phases"][0];
+    assert_eq!(phase["timelines"].as_array().map(Vec::len), Some(3), "{phase:#}");
+    let check = |id: &str| phase["checks"].as_array().unwrap().iter().any(|c| c["id"] == id);
+    assert!(check("kubernetes.scale.to_4_within_1_s"), "{phase:#}");
+    assert_eq!(document["holds"], true);
+}

@@ -5,6 +5,7 @@
 //! rows have to be (`expect.toml`), other people's clients against our greeter, gRPC's interop
 //! cases, and the page.
 
+mod balancer;
 mod block;
 mod certificates;
 mod channelz;

@@ -6,8 +6,8 @@ use super::error::Error;
 use super::facility::{Facility, built_beside, on_path};
 use super::report::Report;
 use super::row::Row;
-use super::scenario::{self, GREETER, INTEROP, LOOKASIDE, LOUD, QUIET};
-use super::{interop, lane, lookaside, strangers};
+use super::scenario::{self, BALANCER, GREETER, INTEROP, LOOKASIDE, LOUD, QUIET};
+use super::{balancer, interop, lane, lookaside, strangers};
 use std::io::Write;
 use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -22,6 +22,7 @@ pub(crate) struct Plan {
     python: PathBuf,
     client: String,
     greeter: Option<PathBuf>,
+    balancer: Option<PathBuf>,
     interop: Option<interop::Programs>,
     selected: Vec<String>,
     blocks: [Block; 3],
@@ -47,12 +48,19 @@ impl Plan {
         let selected = scenario::select(only)?;
         let strangers = selected.iter().any(|name| name == GREETER);
         let cases = selected.iter().any(|name| name == INTEROP);
-        let scenarios = selected.iter().any(|name| name != GREETER && name != INTEROP);
+        let apart = [GREETER, BALANCER, INTEROP];
+        let scenarios = selected.iter().any(|name| !apart.contains(&name.as_str()));
         let python = on_path("python3")?;
         facility.require(&["peer"])?;
         if strangers {
             facility.require(strangers::TOOLS)?;
         }
+        let balancer = if selected.iter().any(|name| name == BALANCER) {
+            facility.require(balancer::TOOLS)?;
+            Some(built_beside("grpclb")?)
+        } else {
+            None
+        };
         if selected.iter().any(|name| name == LOOKASIDE) {
             facility.require(lookaside::TOOLS)?;
         }
@@ -77,7 +85,7 @@ impl Plan {
         let second = Block::free(std::slice::from_ref(&first))?;
         let third = Block::free(&[first.clone(), second.clone()])?;
         let blocks = [first, second, third];
-        Ok(Self { facility, python, client, greeter, interop, selected, blocks })
+        Ok(Self { facility, python, client, greeter, balancer, interop, selected, blocks })
     }
 
     /// The facility that was found.
@@ -135,12 +143,17 @@ impl Plan {
             Some(greeter) => strangers::run(&self.facility, greeter, third, &rows).await,
             None => Ok(()),
         };
-        let fourth = match &self.interop {
+        let fourth = match &self.balancer {
+            Some(program) => balancer::run(&self.facility, program, &self.blocks[2], &rows).await,
+            None => Ok(()),
+        };
+        let fifth = match &self.interop {
             Some(programs) => interop::run(&self.facility, programs, &rows).await,
             None => Ok(()),
         };
         // The rows that this cost are missing, and a missing row fails.
-        for error in [first, second, balancers, third, fourth].into_iter().filter_map(Result::err) {
+        let all = [first, second, balancers, third, fourth, fifth];
+        for error in all.into_iter().filter_map(Result::err) {
             eprintln!("conformance: {error}");
         }
     }

@@ -70,6 +70,17 @@ impl Started {
         read(self.child.stderr.take())
     }
 
+    /// Asks it to end; it is waited for apart.
+    pub(crate) fn ask(&self) {
+        // The child is ours and not yet reaped, so its pid cannot be another's.
+        let _ = kill_process(self.pid, self.ask);
+    }
+
+    /// Ends it as a crash does.
+    pub(crate) fn kill(&self) {
+        let _ = kill_process(self.pid, Signal::KILL);
+    }
+
     /// Waits for its own end.
     pub(crate) async fn wait(&mut self) -> Result<ExitStatus, Error> {
         let status =
@@ -83,8 +94,7 @@ impl Started {
             return;
         }
         if self.runs() {
-            // The child is ours and not yet reaped, so its pid cannot be another's.
-            let _ = kill_process(self.pid, self.ask);
+            self.ask();
             let limit = Instant::now() + END_LIMIT;
             while self.runs() && Instant::now() < limit {
                 pause();

@@ -16,6 +16,9 @@ pub(crate) const LOUD: &[&str] =
 /// Other people's clients and tools against our greeter: about 50 s, after the lanes.
 pub(crate) const GREETER: &str = "greeter";
 
+/// Other people's grpclb clients against our balancer: about 130 s, after the lanes.
+pub(crate) const BALANCER: &str = "balancer";
+
 /// Our client against every knob of `peer balancer`, and grpc-go's own: 30 s, after the lanes.
 pub(crate) const LOOKASIDE: &str = "lookaside";
 
@@ -24,7 +27,8 @@ pub(crate) const INTEROP: &str = "interop";
 
 /// Every scenario's name.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    LOUD.iter().chain(QUIET).copied().chain([LOOKASIDE, GREETER, INTEROP])
+    let apart = [LOOKASIDE, GREETER, BALANCER, INTEROP];
+    LOUD.iter().chain(QUIET).copied().chain(apart)
 }
 
 /// The scenarios that `--only` asks for; all of them if it is empty.
@@ -53,7 +57,7 @@ mod tests {
 
     #[test]
     fn selects_all_without_only_and_refuses_unknown_names() {
-        assert_eq!(select(&[]).unwrap().len(), 18);
+        assert_eq!(select(&[]).unwrap().len(), 19);
         assert_eq!(select(&["wfr".into(), "dist".into()]).unwrap(), ["dist", "wfr"]);
         let refused = select(&["dst".into()]).unwrap_err();
         assert_eq!(refused.exit_code(), 64);

@@ -42,6 +42,8 @@ pub(crate) struct Inner {
     sources: Mutex<BTreeMap<String, SourceStatus>>,
     watched: watch::Sender<Arc<BTreeSet<ServiceKey>>>,
     synced: watch::Sender<bool>,
+    /// No source is bad.
+    good: watch::Sender<bool>,
     pub(crate) refusals: Refusals,
     pub(crate) warnings: Warnings,
 }
@@ -92,6 +94,7 @@ impl Control {
             sources: Mutex::default(),
             watched: watch::Sender::default(),
             synced: watch::Sender::new(false),
+            good: watch::Sender::new(true),
             refusals: Refusals::default(),
             warnings: Warnings::default(),
         };
@@ -178,11 +181,20 @@ impl Control {
                 (status.good, status.error) = (false, Some(error));
             }
         }
+        self.inner.note_good(&sources);
     }
 
     /// Forgets a source that is not asked any more.
     pub fn forget_source(&self, name: &str) {
-        self.inner.sources().remove(name);
+        let mut sources = self.inner.sources();
+        sources.remove(name);
+        self.inner.note_good(&sources);
+    }
+
+    /// True while no source is bad: what is served is what is true now.
+    #[must_use]
+    pub fn good(&self) -> watch::Receiver<bool> {
+        self.inner.good.subscribe()
     }
 
     /// All sources that have spoken.
@@ -233,6 +245,11 @@ impl fmt::Debug for Control {
 impl Inner {
     fn sources(&self) -> MutexGuard<'_, BTreeMap<String, SourceStatus>> {
         lock(&self.sources)
+    }
+
+    fn note_good(&self, sources: &BTreeMap<String, SourceStatus>) {
+        let all = sources.values().all(|source| source.good);
+        self.good.send_if_modified(|good| std::mem::replace(good, all) != all);
     }
 
     fn note_sync(&self) {
@@ -440,5 +457,11 @@ services:
         control.source("file", Ok(()));
         let status = control.sources()["file"].clone();
         assert_eq!((status.good, status.failures, status.error), (true, 1, None));
+        let good = control.good();
+        assert!(*good.borrow());
+        control.source("other", Err("away".into()));
+        assert!(!*good.borrow(), "one is enough");
+        control.forget_source("other");
+        assert!(*good.borrow());
     }
 }

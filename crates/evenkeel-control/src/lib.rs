@@ -37,6 +37,7 @@ mod observe;
 pub mod snapshot;
 pub mod sources;
 pub mod status;
+pub mod weights;
 
 pub use control::{Control, SourceStatus};
 pub use key::{LABEL_BYTES_MAX, Port, ServiceKey};

@@ -271,6 +271,32 @@ async fn a_channel_that_never_counts_says_nothing() {
     assert_eq!(stream.sums().await, (ClientStats::default(), 0));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_report_is_taken_also_when_a_channel_has_hardly_any_grace() {
+    let (own, lb) = (backend("127.0.0.1:0").await, Lookaside::start().await);
+    let servers = fleet(3).await;
+    // It may be over before or after the backends' connections: that is the scheduler's.
+    for round in 0..40 {
+        let (builder, _) = to(&own, &[&lb]);
+        let channel = builder.build().unwrap();
+        channel.connect();
+        let mut stream = lb.stream().await;
+        stream.initial(60_000).await;
+        let list: Vec<_> = servers.iter().map(|server| Server(server.address, "")).collect();
+        stream.list(&list).await;
+        ready(&channel).await;
+        for _ in 0..6 {
+            call(&channel).await.unwrap();
+        }
+        let grace = Duration::from_micros(round * 50);
+        // As balancers do: the stream ends when the client has said its last.
+        let last = async move { stream.sums().await };
+        let ((), (sums, _)) = tokio::join!(channel.shutdown(grace), last);
+        let counts = (sums.num_calls_started, sums.num_calls_finished_known_received);
+        assert_eq!(counts, (6, 6), "round {round}");
+    }
+}
+
 #[tokio::test]
 async fn without_its_policy_a_balancer_is_not_asked() {
     let own = fleet(1).await.remove(0);

@@ -2,6 +2,7 @@
 
 pub(crate) mod dns;
 pub(crate) mod grpclb_client;
+pub(crate) mod grpclb_server;
 pub(crate) mod http2_client;
 pub(crate) mod http2_server;
 pub(crate) mod service_config;

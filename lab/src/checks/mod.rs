@@ -7,14 +7,18 @@
 use serde::Serialize;
 
 mod faults;
+mod lookaside;
+#[cfg(test)]
+mod lookaside_tests;
 mod shares;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use faults::{
-    Dead, Hung, aged, failures_within_open_streams, failures_within_sent, none_after_eof,
+    Dead, Hung, aged, bounded, failures_within_open_streams, failures_within_sent, none_after_eof,
     only_unavailable_from, out_of_rotation,
 };
+pub(crate) use lookaside::{dropped, last_list_serves, moved_within, reports_add_up};
 pub(crate) use shares::{
     Life, all_served_within, back_within, drained_cleanly, each_served, even_shares, none_failed,
     one_gets_all, only_left_serves, replaced,

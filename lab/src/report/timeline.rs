@@ -67,6 +67,67 @@ pub(crate) fn scale_up(
     )
 }
 
+/// A pod that came, by a balancer's list: from ready to the first call of `address`. The list is the
+/// first one with `servers` servers.
+pub(crate) fn scale_up_by_list(
+    address: &str,
+    ready_unix_s: f64,
+    slice_unix_s: f64,
+    servers: usize,
+    events: &[Event],
+) -> Timeline {
+    let ip = address.rsplit_once(':').map_or(address, |(ip, _)| ip);
+    let is_list = |what: &What| {
+        let What::Balancer { list: Some(list), .. } = what else { return false };
+        list.servers >= servers
+    };
+    let listed = first(events, slice_unix_s, is_list);
+    let ready = first(events, slice_unix_s, |what| is_ready(what, address));
+    let call = first(events, slice_unix_s, |what| is_first_call(what, ip));
+    chain(
+        format!("{address}: from ready to its first call"),
+        slice_unix_s,
+        &[
+            ("backend ready", Some(ready_unix_s), String::new()),
+            ("EndpointSlice written", Some(slice_unix_s), "the lab starts all first".to_owned()),
+            ("list from the balancer", listed, "its watch, a snapshot, one message".to_owned()),
+            ("subchannel READY", ready, "TCP connect, then the server's SETTINGS".to_owned()),
+            ("first call answered", call, "its turn in the list".to_owned()),
+        ],
+    )
+}
+
+/// The same for a client that watches EndpointSlices; `published` is when it could know, and by
+/// what, `why` what it waited for then.
+pub(crate) fn sliced(
+    address: &str,
+    ready_unix_s: f64,
+    published: (f64, &'static str),
+    why: &str,
+    events: &[Event],
+) -> Timeline {
+    let (published_unix_s, by) = published;
+    let ip = address.rsplit_once(':').map_or(address, |(ip, _)| ip);
+    let has = |what: &What| {
+        let What::ResolverUpdate { addresses } = what else { return false };
+        addresses.iter().any(|known| known == address)
+    };
+    let seen = first(events, published_unix_s, has);
+    let ready = first(events, published_unix_s, |what| is_ready(what, address));
+    let call = first(events, published_unix_s, |what| is_first_call(what, ip));
+    chain(
+        format!("{address}: from ready to its first call"),
+        published_unix_s,
+        &[
+            ("backend ready", Some(ready_unix_s), String::new()),
+            (by, Some(published_unix_s), String::new()),
+            ("resolver_update seen", seen, why.to_owned()),
+            ("subchannel READY", ready, "TCP connect, then the server's SETTINGS".to_owned()),
+            ("first call answered", call, "its turn in the rotation".to_owned()),
+        ],
+    )
+}
+
 /// Why the client asked DNS at `asked`: its last answer had expired, or a connection had ended.
 fn why_asked(asked: f64, before: Option<f64>, events: &[Event]) -> String {
     let Some(before) = before else { return "the client's first question".to_owned() };

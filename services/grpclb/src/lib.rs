@@ -41,6 +41,9 @@ const EXIT_FAILURE: u8 = 1;
 const LIVENESS: &str = "liveness";
 /// The health service's name for "clients may come": SERVING from the first sync on.
 const READINESS: &str = "readiness";
+/// The health service's name for "what is served is what is true now": SERVING while no source is
+/// bad. Not for probes: all replicas watch the same API server, and would go together.
+const SOURCES: &str = "sources";
 
 /// Why the balancer did not run, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +121,8 @@ async fn run(args: Args) -> Result<u8, Error> {
         for name in ["", SERVICE_NAME, READINESS] {
             health.set(name, false).await;
         }
-        tasks.spawn(say_when_ready(control.clone(), health));
+        tasks.spawn(say_when_ready(control.clone(), health.clone()));
+        tasks.spawn(say_whether_good(control.clone(), health));
     }
     tasks.spawn(end_streams(server.shutdown_handle(), args.drain_delay, grpclb.clone()));
     let signals = Termination::install().map_err(Error::Signals)?;
@@ -186,7 +190,7 @@ fn server(args: &Args, grpclb: Grpclb) -> Result<Server, Error> {
         .drain_grace(args.drain_grace)
         .max_connection_age_grace(args.max_connection_age_grace)
         .max_connections(args.max_connections)
-        .health([SERVICE_NAME, LIVENESS, READINESS])
+        .health([SERVICE_NAME, LIVENESS, READINESS, SOURCES])
         .view(&view)
         .reflection([FILE_DESCRIPTOR_SET, evenkeel_channelz::FILE_DESCRIPTOR_SET]);
     if let Some(age) = args.max_connection_age {
@@ -206,6 +210,17 @@ async fn say_when_ready(control: Control, health: Health) {
     info!("every service has been read; ready");
     for name in ["", SERVICE_NAME, READINESS] {
         health.set(name, true).await;
+    }
+}
+
+async fn say_whether_good(control: Control, health: Health) {
+    let mut good = control.good();
+    loop {
+        let serving = *good.borrow_and_update();
+        health.set(SOURCES, serving).await;
+        if good.changed().await.is_err() {
+            return;
+        }
     }
 }
 

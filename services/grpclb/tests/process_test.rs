@@ -290,9 +290,10 @@ async fn it_is_alive_and_not_ready_before_the_first_sync() {
     let error = status["sources"][source]["error"].as_str().expect("text");
     assert!(error.contains(&server.to_string()), "{error}");
     assert_eq!(status["synced"], false);
+    within(async { while balancer.health("sources").await == ServingStatus::Serving {} }).await;
 
     let ready = Balancer::start(&["--backends", TWO], &[]).await;
-    for name in ["", "readiness", "grpc.lb.v1.LoadBalancer", "liveness"] {
+    for name in ["", "readiness", "grpc.lb.v1.LoadBalancer", "liveness", "sources"] {
         within(async { while ready.health(name).await != ServingStatus::Serving {} }).await;
     }
 }

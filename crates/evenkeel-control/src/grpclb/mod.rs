@@ -16,6 +16,8 @@ mod subset;
 mod token;
 
 pub use encode::EncodedList;
+#[cfg(test)]
+pub(crate) use entries::{Entry, entries};
 pub use entries::{LIST_ENTRIES_MAX, LIST_ENTRIES_SOFT_MAX};
 pub use rate::{STATS_BURST, STATS_RATE_FACTOR_MAX};
 pub use reports::{CALLS_PER_REPORT_MAX, ClientTotals, DROP_TOKENS_MAX};

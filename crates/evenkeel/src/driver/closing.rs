@@ -5,7 +5,7 @@ use std::time::Duration;
 use evenkeel_core::{ConnectivityState, Output, Status, observe::Event};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::sleep,
+    time::{Instant, sleep},
 };
 
 use super::{Driver, connections::record_end};
@@ -42,6 +42,9 @@ impl Driver {
             if talks && self.connections.len() <= self.watches.len() {
                 talks = false;
                 self.last_words();
+                // Also when the grace is over by now: without this the next turn would cut it off.
+                let goodbye = grace.deadline().max(Instant::now() + GOODBYE);
+                grace.as_mut().reset(goodbye);
             }
             let cut = *self.cut.borrow();
             tokio::select! {
