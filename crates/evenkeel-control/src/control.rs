@@ -26,6 +26,7 @@ use crate::{
     names::{NameError, NameRules, Names},
     observe::{Refusals, Warnings},
     snapshot::{ENDPOINTS_MAX, Published, Snapshot},
+    weights::{Factors, LoadAware},
 };
 
 /// What is served in this process; clones are the same.
@@ -43,6 +44,7 @@ pub(crate) struct Inner {
     asked: Mutex<Asked>,
     sources: Mutex<BTreeMap<String, SourceStatus>>,
     watched: watch::Sender<Arc<BTreeSet<ServiceKey>>>,
+    load_aware: watch::Sender<Arc<BTreeMap<ServiceKey, LoadAware>>>,
     synced: watch::Sender<bool>,
     /// No source is bad.
     good: watch::Sender<bool>,
@@ -103,6 +105,7 @@ impl Control {
             asked: Mutex::default(),
             sources: Mutex::default(),
             watched: watch::Sender::default(),
+            load_aware: watch::Sender::default(),
             synced: watch::Sender::new(false),
             good: watch::Sender::new(true),
             refusals: Refusals::default(),
@@ -150,6 +153,15 @@ impl Control {
         inner.watched.send_if_modified(|now| {
             let changed = **now != watched;
             *now = Arc::new(watched);
+            changed
+        });
+        let load_aware = config.services.iter();
+        let load_aware: BTreeMap<_, _> = load_aware
+            .filter_map(|(key, service)| Some((key.clone(), service.policy.load_aware?)))
+            .collect();
+        inner.load_aware.send_if_modified(|now| {
+            let changed = **now != load_aware;
+            *now = Arc::new(load_aware);
             changed
         });
         inner.note_sync();
@@ -225,6 +237,18 @@ impl Control {
         service.publish(|merge| merge.watched(change));
         self.inner.note_sync();
         true
+    }
+
+    /// Takes what the weights of a service's endpoints are multiplied by.
+    pub(crate) fn weigh(&self, key: &ServiceKey, factors: Factors) {
+        if let Some(service) = self.inner.directory.load().services.get(key) {
+            service.publish(|merge| merge.weigh(factors));
+        }
+    }
+
+    /// The services whose weights follow the load.
+    pub(crate) fn load_aware(&self) -> watch::Receiver<Arc<BTreeMap<ServiceKey, LoadAware>>> {
+        self.inner.load_aware.subscribe()
     }
 
     /// Notes how a source is doing. The first error of several is logged.

@@ -98,7 +98,7 @@ pub(crate) fn scale_up_by_list(
 }
 
 /// The same for a client that watches EndpointSlices; `published` is when it could know, and by
-/// what, `why` what it waited for then.
+/// what, `why` what it then waited for.
 pub(crate) fn sliced(
     address: &str,
     ready_unix_s: f64,

@@ -20,6 +20,7 @@ use evenkeel_control::{
     grpclb::{Grpclb, GrpclbSettings, SERVICE_NAME},
     names::{self, NameRules},
     sources::{file::FileSource, kubernetes},
+    weights,
 };
 use evenkeel_kubernetes::Cluster;
 use evenkeel_proto::grpc::lb::v1::FILE_DESCRIPTOR_SET;
@@ -179,6 +180,7 @@ fn start_sources(args: &Args) -> Result<(Control, JoinSet<()>), Error> {
         })?;
     }
     tasks.spawn(kubernetes::run(control.clone(), cluster));
+    tasks.spawn(weights::run(control.clone()));
     Ok((control, tasks))
 }
 

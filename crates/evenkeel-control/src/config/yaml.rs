@@ -23,6 +23,7 @@ use crate::{
     key::{Port, ServiceKey, check_label},
     names,
     snapshot::{Drop, ENDPOINTS_MAX, Endpoint, EndpointState, Policy, WEIGHT_DEFAULT, WEIGHT_MAX},
+    weights::LoadAware,
 };
 
 /// The most values that a file may have: as many as fit into the largest file.
@@ -59,6 +60,7 @@ struct Service {
     drops: Vec<Spanned<DropRule>>,
     subset: Option<Subset>,
     allow: Option<Names>,
+    load_aware: Option<LoadAware>,
 }
 
 #[derive(Deserialize)]
@@ -270,6 +272,7 @@ fn service(
         drops: drops(read.drops, reading)?,
         subset: read.subset.map(|subset| subset.size.0),
         allow: read.allow.map(|names| names.0),
+        load_aware: read.load_aware,
     };
     let (weights, policy) = (weights.collect(), Arc::new(policy));
     Ok((key, ServiceConfig { aliases: own, endpoints, weights, policy }))
