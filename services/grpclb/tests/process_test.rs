@@ -1,7 +1,10 @@
 //! The real binary: what it prints, how clients are served, how it ends. Only a process shows exit
 //! codes and signals. The channel of its clients is ours; others' are in `conformance`.
 
-use std::{net::SocketAddr, path::PathBuf, pin::Pin, process::Stdio, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet, net::SocketAddr, path::PathBuf, pin::Pin, process::Stdio, sync::Arc,
+    time::Duration,
+};
 
 use evenkeel::{
     Channel,
@@ -231,6 +234,11 @@ async fn flags_are_a_service_and_reports_are_in_the_status() {
     let line = "evenkeel_balancer_client_calls_started_total{service=\"greeter.default\"} 7";
     assert!(metrics.contains(line), "{metrics}");
     assert!(metrics.contains("evenkeel_balancer_server_events_total{event="), "{metrics}");
+    let types = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let names: BTreeSet<&str> = types.filter_map(|line| line.split(' ').next()).collect();
+    let readme = include_str!("../README.md").split_once("## Metrics").expect("a section").1;
+    let told = readme.split('`').filter(|word| word.starts_with("evenkeel_balancer_"));
+    assert_eq!(told.collect::<BTreeSet<_>>(), names, "README.md lists the metrics");
     assert!(balancer.get("/").await.contains("expected /status or /metrics"));
 }
 
