@@ -287,7 +287,8 @@ impl Flags {
     }
 
     fn dns(&self) -> DnsOptions {
-        let mut dns = DnsOptions::default();
+        // As grpc-go does without being asked: a client that names no policy takes the name's.
+        let mut dns = DnsOptions { service_config: self.policy == "none", ..DnsOptions::default() };
         if let Some(interval_min) = positive(self.min_dns_interval) {
             dns.interval_min = interval_min;
             dns.interval_max = dns.interval_max.max(interval_min);

@@ -406,6 +406,7 @@ impl ChannelBuilder {
     fn all_resolvers(&self, seed: u64, balancers_by_dns: bool) -> Vec<Arc<dyn ResolverFactory>> {
         let mut all = self.resolvers.clone();
         let dns = DnsResolverFactory::new(self.dns.clone(), seed);
+        let dns = dns.with_policies(self.policies.clone());
         all.push(Arc::new(if balancers_by_dns { dns.with_balancers() } else { dns }));
         all.push(Arc::new(LiteralResolverFactory));
         all.push(Arc::new(UnixResolverFactory));

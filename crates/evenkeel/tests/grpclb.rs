@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use double::{Does, Double};
 
-use evenkeel::{Backoff, Channel, ChannelBuilder};
+use evenkeel::{Backoff, Channel, ChannelBuilder, dns::DnsOptions};
 use evenkeel_proto::grpc::lb::v1::ClientStats;
 use fixture::{
     Backend,
@@ -355,5 +355,48 @@ async fn a_name_without_srv_records_is_served_by_its_addresses() {
         let target = format!("dns://{}/greeter.test:{}", dns.address, own.address.port());
         let channel = Channel::builder(&target).lb_policy("grpclb").build().unwrap();
         assert_eq!(call(&channel).await.unwrap(), format!("{} ", own.address));
+    }
+}
+
+#[tokio::test]
+async fn a_service_config_in_txt_records_can_ask_for_grpclb() {
+    let (own, lb) = (backend("127.0.0.1:0").await, Lookaside::start().await);
+    let one = backend("127.0.0.1:0").await;
+    let dns = zone(own.address, lb.address).await;
+    let config = r#"grpc_config=[{"clientLanguage":["go"],"serviceConfig":{}},{"serviceConfig":
+        {"loadBalancingConfig":[{"grpclb":{"childPolicy":[{"round_robin":{}}]}}]}}]"#;
+    dns.set("_grpc_config.greeter.test.", Does::Texts(60, vec!["v=spf1 -all", config]));
+    let target = format!("dns://{}/greeter.test:{}", dns.address, own.address.port());
+    let options = DnsOptions { service_config: true, ..DnsOptions::default() };
+    let channel = Channel::builder(&target).dns(options.clone()).build().unwrap();
+    channel.connect();
+    let stream = lb.stream().await;
+    stream.list(&[Server(one.address, "t")]).await;
+    ready(&channel).await;
+    assert_eq!(shares(&channel, 20).await, [(format!("{} t", one.address), 20)].into());
+    // Whoever did not ask for it does not look for it.
+    let asked = dns.asked("TXT _grpc_config.greeter.test. udp");
+    let channel = Channel::builder(&target).build().unwrap();
+    assert_eq!(call(&channel).await.unwrap(), format!("{} ", own.address));
+    assert_eq!(dns.asked("TXT _grpc_config.greeter.test. udp"), asked);
+    // A bad one fails calls and says why; none, and no answer, leave the channel its own.
+    let bad = r#"grpc_config=[{"serviceConfig":{"loadBalancingConfig":[{"p2c":{}}]}}]"#;
+    let nothing = Does::Code(hickory_resolver::proto::op::ResponseCode::NXDomain);
+    for (does, want) in [
+        (Does::Texts(60, vec![bad]), "in the TXT records is refused: loadBalancingConfig"),
+        (Does::Texts(60, vec!["v=spf1 -all"]), ""),
+        (nothing, ""),
+        (Does::Silence, ""),
+    ] {
+        let dns = zone(own.address, lb.address).await;
+        dns.set("_grpc_config.greeter.test.", does.clone());
+        let target = format!("dns://{}/greeter.test:{}", dns.address, own.address.port());
+        let channel = Channel::builder(&target).dns(options.clone()).build().unwrap();
+        match call(&channel).await {
+            Ok(met) => assert_eq!((met, want), (format!("{} ", own.address), ""), "{does:?}"),
+            Err(status) => {
+                assert!(!want.is_empty() && status.message().contains(want), "{status:?}");
+            }
+        }
     }
 }

@@ -7,6 +7,8 @@
 
 #[path = "srv.rs"]
 pub(super) mod srv;
+#[path = "txt.rs"]
+pub(super) mod txt;
 
 use std::{
     collections::HashSet,
@@ -94,7 +96,7 @@ impl Lookup {
                     self.found = Some(name.clone());
                     return Ok(Answer { addresses: distinct(addresses), ttl });
                 }
-                Reply::NoRecords | Reply::Services(..) => empty = true,
+                Reply::NoRecords | Reply::Services(..) | Reply::Texts(..) => empty = true,
                 Reply::NoSuchName => {}
             }
             // A server's failure above says nothing of the name; this does, and without a name that

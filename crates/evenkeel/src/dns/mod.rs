@@ -15,7 +15,8 @@
 //! | `schedule` | when to look up, what to report |
 //! | `lookup` | one look-up: hosts file, search list, servers |
 //! | `srv` | the same for balancers, of which only `grpclb` makes use |
-//! | `balancers` | a name's addresses and its balancers, told together |
+//! | `txt`, `choices` | the same for service configs, and which one is taken |
+//! | `balancers` | all that is known of a name, told together |
 //! | `system` | /etc/hosts and /etc/resolv.conf |
 //! | `query`, `transport` | one question to one server; its sockets |
 
@@ -29,11 +30,12 @@ use std::{
 };
 
 use evenkeel_core::{
-    Endpoint, ResolverError, ResolverFactory, ResolverSink, ResolverTask, ResolverUpdate, Status,
-    Target, TargetError,
+    Endpoint, PolicyRegistry, ResolverError, ResolverFactory, ResolverSink, ResolverTask,
+    ResolverUpdate, Status, Target, TargetError,
 };
 
 mod balancers;
+mod choices;
 mod lookup;
 mod query;
 mod schedule;
@@ -43,7 +45,9 @@ mod target;
 mod transport;
 
 use self::{
-    lookup::{Lookup, SrvLookup},
+    balancers::Beside,
+    choices::{Chooser, host_name},
+    lookup::{Lookup, SrvLookup, txt::TxtLookup},
     schedule::Report,
     shared::{Key, Registry, User},
     system::System,
@@ -65,6 +69,11 @@ pub struct DnsOptions {
     pub stale_max: Duration,
     /// One look-up, over all names, servers and attempts, fails after this time (5 s).
     pub timeout: Duration,
+    /// Look for a service config in TXT records `_grpc_config.HOST` (gRFC A2) too; it goes before
+    /// the channel's own (false). Whoever can write these records then chooses the policy, the
+    /// retries and the deadlines of every client that wants them. The first addresses wait for it
+    /// for up to 1 s.
+    pub service_config: bool,
 }
 
 impl Default for DnsOptions {
@@ -74,6 +83,7 @@ impl Default for DnsOptions {
             interval_max: Duration::from_secs(30),
             stale_max: Duration::from_secs(300),
             timeout: Duration::from_secs(5),
+            service_config: false,
         }
     }
 }
@@ -109,20 +119,36 @@ pub(crate) struct DnsResolverFactory {
     /// Resolvers started so far: each gets a seed of its own.
     started: AtomicU64,
     registry: Arc<Registry>,
-    /// Set when balancers are wanted too.
-    balancers: Option<Arc<Registry<SrvLookup>>>,
+    balancers: Arc<Registry<SrvLookup>>,
+    /// Balancers are wanted, whatever service configs say.
+    balancers_wanted: bool,
+    configs: Arc<Registry<TxtLookup>>,
+    policies: PolicyRegistry,
 }
 
 impl DnsResolverFactory {
     /// `seed` decides the jitter of all look-ups.
     pub(crate) fn new(options: DnsOptions, seed: u64) -> Self {
-        let registry = Registry::of_process();
-        Self { options, seed, started: AtomicU64::new(0), registry, balancers: None }
+        Self {
+            options,
+            seed,
+            started: AtomicU64::new(0),
+            registry: Registry::of_process(),
+            balancers: Registry::of_process_for_balancers(),
+            balancers_wanted: false,
+            configs: Registry::of_process_for_configs(),
+            policies: PolicyRegistry::default(),
+        }
     }
 
     /// Looks up balancers as well: `grpclb` is configured.
     pub(crate) fn with_balancers(self) -> Self {
-        Self { balancers: Some(Registry::of_process_for_balancers()), ..self }
+        Self { balancers_wanted: true, ..self }
+    }
+
+    /// The policies that service configs in TXT records can name.
+    pub(crate) fn with_policies(self, policies: PolicyRegistry) -> Self {
+        Self { policies, ..self }
     }
 
     fn rng(&self) -> fastrand::Rng {
@@ -159,11 +185,25 @@ impl ResolverFactory for DnsResolverFactory {
         let key = Key { name: name.clone(), server, options: self.options.clone() };
         let lookup = move || Lookup::new(name.clone(), server, System::new(), timeout);
         let user = self.registry.join(key.clone(), self.rng(), lookup.clone());
-        let Some(balancers) = &self.balancers else {
+        if !self.balancers_wanted && !self.options.service_config {
             return Ok(Box::pin(run(user, port, sink)));
+        }
+        let configs = self.options.service_config.then(|| {
+            let mut rng = self.rng();
+            let percent = rng.u8(..100);
+            let chooser = Chooser { registry: self.policies.clone(), percent, host: host_name() };
+            let lookup = lookup.clone();
+            let user = self.configs.join(key.clone(), rng, move || TxtLookup(lookup()));
+            (user, chooser)
+        });
+        let (registry, rng) = (self.balancers.clone(), self.rng());
+        let look_for = move || {
+            let lookup = lookup.clone();
+            registry.join(key.clone(), rng.clone(), move || SrvLookup(lookup()))
         };
-        let balancers = balancers.join(key, self.rng(), move || SrvLookup(lookup()));
-        Ok(Box::pin(balancers::run(user, balancers, port, sink)))
+        let balancers_wanted = self.balancers_wanted;
+        let beside = Beside { balancers: Box::new(look_for), balancers_wanted, configs };
+        Ok(Box::pin(balancers::run(user, beside, port, sink)))
     }
 }
 

@@ -43,6 +43,8 @@ pub(super) enum Reply {
     Addresses(Vec<IpAddr>, Duration),
     /// The balancers (at least one) that SRV records name, and the least TTL.
     Services(Vec<Service>, Duration),
+    /// The texts of TXT records, each whole, and the least TTL.
+    Texts(Vec<String>, Duration),
     /// The name has no records of this type.
     NoRecords,
     /// There is no such name.
@@ -70,7 +72,7 @@ pub(super) enum Cause {
 }
 
 impl Query {
-    /// Asks for `kind`: A, AAAA or SRV.
+    /// Asks for `kind`: A, AAAA, SRV or TXT.
     pub(super) async fn send(&self, name: Name, kind: RecordType) -> Result<Reply, Cause> {
         let sockets = Sockets::default();
         let resolver = self.resolver(sockets.clone()).map_err(|e| cause(e, &sockets))?;
@@ -109,6 +111,9 @@ fn reply(found: &Lookup, kind: RecordType) -> Reply {
     if kind == RecordType::SRV {
         return services(records);
     }
+    if kind == RecordType::TXT {
+        return texts(records);
+    }
     let addresses: Vec<IpAddr> = (records.iter())
         .filter(|r| r.record_type() == kind)
         .filter_map(|r| r.data.ip_addr())
@@ -141,6 +146,20 @@ fn services(records: &[Record]) -> Reply {
         Some(ttl_s) if !services.is_empty() => {
             Reply::Services(services, Duration::from_secs(ttl_s.into()))
         }
+        _ => Reply::NoRecords,
+    }
+}
+
+fn texts(records: &[Record]) -> Reply {
+    let texts = records.iter().filter_map(|record| match &record.data {
+        RData::TXT(txt) => String::from_utf8(txt.txt_data.concat()).ok(),
+        _ => None,
+    });
+    let texts: Vec<_> = texts.take(ADDRESSES_MAX).collect();
+    let chain = [RecordType::TXT, RecordType::CNAME];
+    let ttl = records.iter().filter(|r| chain.contains(&r.record_type())).map(|r| r.ttl).min();
+    match ttl {
+        Some(ttl_s) if !texts.is_empty() => Reply::Texts(texts, Duration::from_secs(ttl_s.into())),
         _ => Reply::NoRecords,
     }
 }

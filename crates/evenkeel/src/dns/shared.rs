@@ -27,7 +27,7 @@ use tokio::{
 
 use super::{
     DnsOptions,
-    lookup::{Lookup, SrvLookup},
+    lookup::{Lookup, SrvLookup, txt::TxtLookup},
     schedule::{Answer, Failure, LookUp, Report, Schedule, Step, nanos},
 };
 
@@ -36,6 +36,7 @@ const LATE: Duration = Duration::from_secs(1);
 
 static PROCESS: LazyLock<Arc<Registry>> = LazyLock::new(Arc::default);
 static PROCESS_SRV: LazyLock<Arc<Registry<SrvLookup>>> = LazyLock::new(Arc::default);
+static PROCESS_TXT: LazyLock<Arc<Registry<TxtLookup>>> = LazyLock::new(Arc::default);
 
 /// Which look-ups are one: of the same name, from the same server, with the same options. Channels
 /// with other options share nothing: none of them gets an interval that it did not ask for.
@@ -62,6 +63,13 @@ impl Registry<SrvLookup> {
     /// The one for balancers.
     pub(super) fn of_process_for_balancers() -> Arc<Self> {
         PROCESS_SRV.clone()
+    }
+}
+
+impl Registry<TxtLookup> {
+    /// The one for service configs.
+    pub(super) fn of_process_for_configs() -> Arc<Self> {
+        PROCESS_TXT.clone()
     }
 }
 

@@ -10,7 +10,7 @@ use hickory_resolver::proto::rr::Name;
 use tokio::{runtime::Builder, time::Instant};
 
 use self::{
-    lookup::{Lookup, SrvLookup},
+    lookup::{Lookup, SrvLookup, txt::TxtLookup},
     schedule::{LookUp as _, Report, Schedule, Step, nanos},
     system::System,
 };
@@ -93,7 +93,8 @@ async fn look_up() -> String {
     let name = Name::from_str(NAME).expect("a name");
     let server = SocketAddr::from(([127, 0, 0, 1], 53));
     let lookup = || Lookup::new(name.clone(), Some(server), System::new(), TIMEOUT);
-    let (mut lookup, mut balancers) = (lookup(), SrvLookup(lookup()));
+    let (mut balancers, mut config) = (SrvLookup(lookup()), TxtLookup(lookup()));
+    let mut lookup = lookup();
     let mut schedule = Schedule::new(&DnsOptions::default(), 0);
     let mut results = String::new();
     let epoch = Instant::now();
@@ -135,6 +136,9 @@ async fn look_up() -> String {
         }
         Err(failure) => results += &format!("{:?}", failure.kind),
     }
+    assert!(begun.elapsed() <= TIMEOUT + LATE_MAX, "{:?}", begun.elapsed());
+    let begun = Instant::now();
+    results += if config.run().await.is_ok() { " config" } else { "" };
     assert!(begun.elapsed() <= TIMEOUT + LATE_MAX, "{:?}", begun.elapsed());
     results
 }

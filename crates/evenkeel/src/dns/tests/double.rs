@@ -12,7 +12,7 @@ use hickory_resolver::proto::{
     op::{Message, Query, ResponseCode},
     rr::{
         Name, RData, Record, RecordType,
-        rdata::{CNAME, SRV},
+        rdata::{CNAME, SRV, TXT},
     },
 };
 use tokio::{
@@ -33,6 +33,8 @@ pub(crate) enum Does {
     Has(u32, Vec<IpAddr>),
     /// SRV records with this TTL: priority, weight, port, host.
     Services(u32, Vec<(u16, u16, u16, &'static str)>),
+    /// TXT records with this TTL.
+    Texts(u32, Vec<&'static str>),
     /// A CNAME with this TTL, and what the target has, if anything, in the same message or not.
     Alias {
         ttl_s: u32,
@@ -177,11 +179,10 @@ impl Shared {
                 message.add_answers(records(query.name(), query.query_type(), ttl_s, &addresses));
             }
             Does::Services(ttl_s, services) => {
-                if query.query_type() == RecordType::SRV {
-                    let record = |service| service_record(query.name(), ttl_s, service);
-                    message.add_answers(services.into_iter().map(record));
-                }
+                let record = |service| service_record(query.name(), ttl_s, service);
+                add_if(&mut message, query, RecordType::SRV, services.into_iter().map(record));
             }
+            Does::Texts(ttl_s, texts) => add_texts(&mut message, query, ttl_s, &texts),
             Does::Alias { ttl_s, to, inline } => {
                 message.add_answers(self.chain(query, ttl_s, to, inline));
             }
@@ -251,6 +252,29 @@ impl Shared {
         }
         all
     }
+}
+
+fn add_if(
+    message: &mut Message,
+    query: &Query,
+    kind: RecordType,
+    records: impl Iterator<Item = Record>,
+) {
+    if query.query_type() == kind {
+        message.add_answers(records);
+    }
+}
+
+fn add_texts(message: &mut Message, query: &Query, ttl_s: u32, texts: &[&str]) {
+    let record = |text: &&str| text_record(query.name(), ttl_s, text);
+    add_if(message, query, RecordType::TXT, texts.iter().map(record));
+}
+
+/// A text in pieces of 100 bytes, as those of more than 255 have to come.
+fn text_record(name: &Name, ttl_s: u32, text: &str) -> Record {
+    let pieces = text.as_bytes().chunks(100);
+    let pieces = pieces.map(|piece| String::from_utf8_lossy(piece).into_owned()).collect();
+    Record::from_rdata(name.clone(), ttl_s, RData::TXT(TXT::new(pieces)))
 }
 
 fn records(name: &Name, kind: RecordType, ttl_s: u32, addresses: &[IpAddr]) -> Vec<Record> {

@@ -8,6 +8,7 @@ mod records;
 mod search;
 mod sharing;
 mod srv;
+mod txt;
 mod updates;
 
 use std::{
@@ -45,6 +46,8 @@ enum Event {
     Update(Vec<String>),
     /// Of a resolver that looks up balancers: the addresses, and `<address> <name>` or `pending`.
     Both(Vec<String>, Vec<String>),
+    /// The policy of the service config in the update that follows.
+    Config(String),
     Error {
         message: String,
         expired: bool,
@@ -79,6 +82,10 @@ impl ResolverSink for Sink {
             several => panic!("one address each, not {several:?}"),
         });
         let addresses = addresses.collect();
+        let config = update.service_config.as_ref().and_then(|c| c.policy.as_ref());
+        if let Some(policy) = config {
+            self.keep(Event::Config(policy.name().to_owned()));
+        }
         self.keep(match update.balancers {
             Balancers::None => Event::Update(addresses),
             Balancers::Found(found) => {

@@ -168,8 +168,13 @@ fn a_good_list_does_not_expire_while_look_ups_succeed_or_run() {
 #[test]
 fn senseless_options_do_not_spin() {
     let zero = Duration::ZERO;
-    let options =
-        DnsOptions { interval_min: zero, interval_max: zero, stale_max: zero, timeout: zero };
+    let options = DnsOptions {
+        interval_min: zero,
+        interval_max: zero,
+        stale_max: zero,
+        timeout: zero,
+        ..DnsOptions::default()
+    };
     let mut schedule = Schedule::new(&options, 0);
     schedule.finished(0, answer(0, &[1]), 0.0);
     assert_eq!(schedule.next(0), Step::Wait { until: 10 * MS });
@@ -177,7 +182,13 @@ fn senseless_options_do_not_spin() {
     assert_eq!(schedule.next(0), Step::Wait { until: 10 * MS });
 
     let max = Duration::MAX;
-    let options = DnsOptions { interval_min: max, interval_max: max, stale_max: max, timeout: max };
+    let options = DnsOptions {
+        interval_min: max,
+        interval_max: max,
+        stale_max: max,
+        timeout: max,
+        ..DnsOptions::default()
+    };
     let mut schedule = Schedule::new(&options, 0);
     schedule.finished(S, failure(FailureKind::Silence), 1.0);
     assert_eq!(schedule.next(S), Step::Wait { until: Nanos::MAX });

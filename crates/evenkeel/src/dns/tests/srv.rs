@@ -12,7 +12,7 @@ const QUESTION: &str = "SRV _grpclb._tcp.greeter.test. udp";
 
 fn looking_for_balancers(server: &Double) -> Running {
     let hosts = factory(&Arc::default(), options());
-    let factory = DnsResolverFactory { balancers: Some(Arc::default()), ..hosts };
+    let factory = DnsResolverFactory { balancers: Arc::default(), balancers_wanted: true, ..hosts };
     Running::of(&factory, &format!("dns://{}/greeter.test:8000", server.address))
 }
 
