@@ -1,5 +1,5 @@
-//! What one pick of `round_robin` costs, at a few and at many endpoints, alone and with a second
-//! thread that uses the same picker.
+//! What one pick of `round_robin`, or of `grpclb` over a balancer's list, costs, at a few and at
+//! many endpoints, alone and with a second thread that uses the same picker.
 
 use std::{
     hint::black_box,
@@ -10,8 +10,9 @@ use std::{
 };
 
 use evenkeel_core::{
-    Backoff, ConnectivityState, Endpoint, Engine, EngineOptions, Output, PickArgs, PickResult,
-    Picker, PolicyRegistry, ServiceConfig,
+    Backoff, Balancer, BalancerMessage, Balancers, ConnectivityState, Endpoint, Engine,
+    EngineOptions, Output, PickArgs, PickResult, Picker, PolicyRegistry, ServerEntry,
+    ServiceConfig, WatchEvent,
 };
 use http::HeaderMap;
 use serde::Serialize;
@@ -25,6 +26,7 @@ const PORT: u16 = 8000;
 /// Picks with so many endpoints and threads.
 #[derive(Debug, Serialize)]
 pub struct PickCost {
+    policy: &'static str,
     endpoints: u32,
     threads: usize,
     /// Wall time of one pick of one thread, in ns, the median of the rounds.
@@ -36,10 +38,11 @@ pub struct PickCost {
 impl PickCost {
     /// A row of a table.
     pub fn row(&self) -> Vec<String> {
-        let Self { endpoints, threads, ns, allocations } = self;
+        let Self { policy, endpoints, threads, ns, allocations } = self;
         let numbers = [endpoints.to_string(), threads.to_string()];
         let [endpoints, threads] = numbers;
-        vec![endpoints, threads, format!("{ns:.1}"), format!("{allocations:.3}")]
+        let costs = [format!("{ns:.1}"), format!("{allocations:.3}")];
+        [vec![(*policy).to_owned(), endpoints, threads], costs.into()].concat()
     }
 }
 
@@ -49,13 +52,20 @@ impl PickCost {
 ///
 /// The policy does not become READY or does not pick: then it is broken.
 pub fn measure(rounds: u32) -> Result<Vec<PickCost>, String> {
-    let few = ready_picker(3)?;
-    let many = ready_picker(10_000)?;
-    let cases = [(3, &few, 1), (10_000, &many, 1), (3, &few, 2), (10_000, &many, 2)];
+    let mut pickers = Vec::new();
+    for policy in ["round_robin", "grpclb"] {
+        for endpoints in [3, 10_000] {
+            pickers.push((policy, endpoints, ready_picker(policy, endpoints)?));
+        }
+    }
+    let cases: Vec<_> = [1, 2]
+        .into_iter()
+        .flat_map(|threads| pickers.iter().map(move |(p, e, picker)| (*p, *e, picker, threads)))
+        .collect();
     let mut ns: Vec<Vec<f64>> = vec![Vec::new(); cases.len()];
     let mut allocations = vec![0; cases.len()];
     for _ in 0..rounds {
-        for (index, (_, picker, threads)) in cases.iter().enumerate() {
+        for (index, (_, _, picker, threads)) in cases.iter().enumerate() {
             let (time, allocated) = pick_on(picker, *threads)?;
             ns[index].push(time);
             allocations[index] += allocated;
@@ -63,7 +73,8 @@ pub fn measure(rounds: u32) -> Result<Vec<PickCost>, String> {
     }
     let costs = cases.iter().zip(ns.iter().zip(allocations));
     Ok(costs
-        .map(|((endpoints, _, threads), (ns, allocated))| PickCost {
+        .map(|((policy, endpoints, _, threads), (ns, allocated))| PickCost {
+            policy,
             endpoints: *endpoints,
             threads: *threads,
             ns: median(ns),
@@ -72,9 +83,10 @@ pub fn measure(rounds: u32) -> Result<Vec<PickCost>, String> {
         .collect())
 }
 
-/// A picker over so many READY endpoints, made as the channel makes it.
-fn ready_picker(endpoints: u32) -> Result<Arc<dyn Picker>, String> {
-    let config = ServiceConfig::for_policy("round_robin", &PolicyRegistry::built_in())
+/// A picker over so many READY endpoints, made as the channel makes it. A balancer's list has each
+/// with a token of its own.
+fn ready_picker(policy: &str, endpoints: u32) -> Result<Arc<dyn Picker>, String> {
+    let config = ServiceConfig::for_policy(policy, &PolicyRegistry::built_in())
         .map_err(|e| e.to_string())?;
     let default_policy = config.policy.ok_or("no policy")?;
     let backoff = Backoff::default();
@@ -82,6 +94,9 @@ fn ready_picker(endpoints: u32) -> Result<Arc<dyn Picker>, String> {
     let first = u32::from(Ipv4Addr::new(127, 1, 0, 1));
     let addresses = (first..first + endpoints).map(Ipv4Addr::from);
     let list: Vec<_> = addresses.map(|ip| Endpoint::new(SocketAddr::from((ip, PORT)))).collect();
+    let balancer =
+        Balancer { address: SocketAddr::from(([127, 0, 0, 100], PORT)).into(), name: None };
+    engine.set_balancers(Balancers::Found([balancer].into()));
     engine.resolver_update(0, &list, None);
     let (mut latest, mut connected) = (None, 0);
     while let Some(output) = engine.poll_output() {
@@ -90,13 +105,24 @@ fn ready_picker(endpoints: u32) -> Result<Arc<dyn Picker>, String> {
                 engine.connected(0, id);
                 connected += 1;
             }
+            Output::Watch { id, .. } => {
+                connected -= 1; // the balancer
+                let entry = |n: u32| ServerEntry {
+                    address: Ipv4Addr::from(first + n).octets().into(),
+                    port: PORT.into(),
+                    token: format!("token-{n}"),
+                    drop: false,
+                };
+                let list = BalancerMessage::List((0..endpoints).map(entry).collect());
+                engine.watch_event(0, id, &WatchEvent::Balancer(list));
+            }
             Output::Publish { state: ConnectivityState::Ready, picker } => latest = Some(picker),
             _ => {}
         }
     }
     match latest {
         Some(picker) if connected == endpoints => Ok(picker),
-        _ => Err(format!("round_robin: {connected} of {endpoints} endpoints are READY")),
+        _ => Err(format!("{policy}: {connected} of {endpoints} endpoints are READY")),
     }
 }
 

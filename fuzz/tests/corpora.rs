@@ -33,6 +33,11 @@ fn servers_are_survived() {
 }
 
 #[test]
+fn balancers_are_survived() {
+    replay("grpclb-client");
+}
+
+#[test]
 fn clients_are_survived() {
     replay("http2-client");
 }

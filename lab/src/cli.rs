@@ -249,7 +249,7 @@ mod tests {
         let by_name: Vec<_> =
             chosen(&["baseline", "round-robin"]).unwrap().iter().map(|(name, _)| *name).collect();
         assert_eq!(by_name, ["baseline", "round-robin"]);
-        assert_eq!(chosen(&["0", "1", "5", "baseline"]).unwrap(), chosen(&["--all"]).unwrap());
+        assert_eq!(chosen(&["0", "1", "5", "6", "baseline"]).unwrap(), chosen(&["--all"]).unwrap());
     }
 
     #[test]

@@ -173,12 +173,17 @@ struct Events {
 }
 
 impl Client {
-    /// Starts `lab client` with `--output json`, `--events` and `flags`.
+    /// Starts `lab client` with `--output json`, `--events`, `flags` and `env`.
     ///
     /// # Errors
     ///
     /// When the process or its files can't be made.
-    pub(crate) async fn start(run: &Run, name: &str, flags: &[String]) -> Result<Self, LabError> {
+    pub(crate) async fn start(
+        run: &Run,
+        name: &str,
+        flags: &[String],
+        env: &[(&'static str, String)],
+    ) -> Result<Self, LabError> {
         let report = run.path(&format!("{name}.json"));
         let log = run.path(&format!("{name}.log"));
         let stdout = std::fs::File::create(&report)
@@ -188,6 +193,7 @@ impl Client {
             .map_err(LabError::io(format!("can't create {}", log.display())))?;
         let mut command = run.command("client");
         command.args(["--output", "json", "--quiet", "--events"]).args(flags);
+        command.envs(env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
         let spawned = run
             .nursery()
@@ -209,6 +215,7 @@ impl Client {
         run: &Run,
         name: &str,
         flags: &[String],
+        env: &[(&'static str, String)],
         limit: Duration,
     ) -> Result<Vec<String>, LabError> {
         let (out, log) = (run.path(&format!("{name}.txt")), run.path(&format!("{name}.log")));
@@ -218,6 +225,7 @@ impl Client {
         };
         let mut command = run.command("client");
         command.args(flags).stdin(Stdio::null()).stdout(create(&out)?).stderr(create(&log)?);
+        command.envs(env.iter().map(|(name, value)| (name, value)));
         let spawned = run
             .nursery()
             .spawn(&mut command)

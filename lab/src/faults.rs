@@ -63,6 +63,7 @@ impl Stage {
         for host in hosts {
             let (status, gone_unix_s) = self.fleet.gone(*host, "SIGTERM").await?;
             deleted.push(Deleted { gone_unix_s, clean: status.success() });
+            self.forget(&[*host]);
         }
         Ok(deleted)
     }

@@ -16,11 +16,11 @@ use crate::{
 };
 
 /// The Service's name in the namespace `default`; DNS has it too.
-const SERVICE: &str = "greeter";
+pub(crate) const SERVICE: &str = "greeter";
 
 /// A running API server with one slice; dropping it closes every watch.
 pub(crate) struct Slices {
-    api: ApiServer,
+    pub(crate) api: ApiServer,
     kubeconfig: PathBuf,
 }
 

@@ -1,5 +1,6 @@
-//! Where one phase plays: a block of addresses, a DNS server on it, and a fleet. Phases share
-//! nothing, so they run side by side without disturbing each other's figures.
+//! Where one phase plays: a block of addresses, a DNS server on it, an API server if the phase needs
+//! one, and a fleet. Phases share nothing, so they run side by side without disturbing each other's
+//! figures.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -10,6 +11,7 @@ use crate::{
     error::LabError,
     fleet::Fleet,
     run::Run,
+    slices::{SERVICE, Slices},
 };
 
 /// How long a client may take to have a READY subchannel to every backend.
@@ -22,7 +24,12 @@ pub(crate) struct Stage {
     pub(crate) block: Arc<Block>,
     pub(crate) dns: Dns,
     pub(crate) fleet: Fleet,
+    /// Of a phase whose clients watch EndpointSlices.
+    pub(crate) slices: Option<Slices>,
     published: Vec<u8>,
+    /// Deleted and not gone yet: their slice says so.
+    terminating: Vec<u8>,
+    client_env: Vec<(&'static str, String)>,
 }
 
 impl Stage {
@@ -40,7 +47,34 @@ impl Stage {
         let dns = Dns::start(block.dns_ip()).await?;
         let fleet = Fleet::new(Arc::clone(&run), phase, Arc::clone(&block), settings);
         let phase = phase.to_owned();
-        Ok(Self { run, phase, block, dns, fleet, published: Vec::new() })
+        Ok(Self {
+            run,
+            phase,
+            block,
+            dns,
+            fleet,
+            slices: None,
+            published: Vec::new(),
+            terminating: Vec::new(),
+            client_env: Vec::new(),
+        })
+    }
+
+    /// The same with an API server, which the clients of this phase watch instead of DNS.
+    ///
+    /// # Errors
+    ///
+    /// When no block is free, or one of the servers can't start.
+    pub(crate) async fn open_with_api(
+        run: Arc<Run>,
+        phase: &str,
+        settings: &[(&'static str, &str)],
+    ) -> Result<Self, LabError> {
+        let mut stage = Self::open(run, phase, settings).await?;
+        let slices = Slices::start(&stage.run, phase, &stage.block).await?;
+        stage.client_env.push(("KUBECONFIG", slices.kubeconfig()));
+        stage.slices = Some(slices);
+        Ok(stage)
     }
 
     /// A progress line of this phase.
@@ -48,15 +82,18 @@ impl Stage {
         self.run.progress().say(&self.phase, what);
     }
 
-    /// The target of every client of this phase: a headless Service, asked for at our DNS server.
+    /// The target of every client of this phase: a Service, asked for at our API server or else, as
+    /// a headless one, at our DNS server.
     pub(crate) fn target(&self) -> String {
+        if self.slices.is_some() {
+            return format!("kubernetes:///{SERVICE}.default:{BACKEND_PORT}");
+        }
         dns::target(SocketAddr::V4(self.dns.address()), BACKEND_PORT)
     }
 
     /// Adds `hosts` to the Service's records and returns when.
     pub(crate) async fn publish(&mut self, hosts: &[u8]) -> f64 {
-        self.published.extend(hosts);
-        self.dns.publish(&self.fleet.ips(&self.published)).await
+        self.exchange(&[], hosts).await
     }
 
     /// Takes `hosts` out of the Service's records and returns when.
@@ -69,7 +106,24 @@ impl Stage {
     pub(crate) async fn exchange(&mut self, old: &[u8], new: &[u8]) -> f64 {
         self.published.retain(|host| !old.contains(host));
         self.published.extend(new);
+        self.terminating.retain(|host| !new.contains(host));
+        self.terminating.extend(old);
+        if let Some(at) = self.apply_slice() {
+            return at;
+        }
         self.dns.publish(&self.fleet.ips(&self.published)).await
+    }
+
+    /// The pods `hosts` have ended: they leave the Service's slice.
+    pub(crate) fn forget(&mut self, hosts: &[u8]) {
+        self.terminating.retain(|host| !hosts.contains(host));
+        self.apply_slice();
+    }
+
+    /// Writes the slice as the EndpointSlice controller does and returns when, if there is one.
+    fn apply_slice(&self) -> Option<f64> {
+        let ips = |hosts: &[u8]| self.fleet.ips(hosts);
+        self.slices.as_ref().map(|s| s.publish(&ips(&self.published), &ips(&self.terminating)))
     }
 
     /// Starts a client of this phase with `--target` and `flags`.
@@ -79,7 +133,8 @@ impl Stage {
     /// When it can't be started.
     pub(crate) async fn client(&self, flags: &[&str]) -> Result<Client, LabError> {
         let flags = self.flags(flags);
-        Client::start(&self.run, &format!("{}-client", self.phase), &flags).await
+        let name = format!("{}-client", self.phase);
+        Client::start(&self.run, &name, &flags, &self.client_env).await
     }
 
     /// Starts a client and waits until it has a READY subchannel to each of `hosts`. A backend
@@ -112,7 +167,8 @@ impl Stage {
     pub(crate) async fn original_lines(&self, flags: &[&str]) -> Result<Vec<String>, LabError> {
         let name = format!("{}-lines", self.phase);
         let flags = self.flags(flags);
-        let lines = Client::lines(&self.run, &name, &flags, Duration::from_secs(20)).await?;
+        let limit = Duration::from_secs(20);
+        let lines = Client::lines(&self.run, &name, &flags, &self.client_env, limit).await?;
         let original = ["Will use", "Creating channel", "Greeting:", "Error invoking"];
         let is_original = |line: &String| original.iter().any(|start| line.starts_with(start));
         Ok(lines.into_iter().filter(is_original).collect())

@@ -64,3 +64,13 @@ fn lookaside_gives_each_backend_its_third_and_its_balancers_count_every_call() {
     assert!(phase["figures"]["client_stats_reports"].as_f64().is_some_and(|reports| reports > 1.0));
     assert_eq!(example["holds"], true);
 }
+
+#[test]
+fn a_client_that_watches_slices_uses_new_pods_within_a_second() {
+    let document = run("slices", &["6", "--phase", "scale"]);
+    let phase = &document["examples"][0]["phases"][0];
+    assert_eq!(phase["timelines"].as_array().map(Vec::len), Some(3), "{phase:#}");
+    let check = |id: &str| phase["checks"].as_array().unwrap().iter().any(|c| c["id"] == id);
+    assert!(check("kubernetes.scale.to_4_within_1_s"), "{phase:#}");
+    assert_eq!(document["holds"], true);
+}

@@ -89,8 +89,8 @@ async fn run(arguments: &Arguments) -> Result<(), String> {
     }
     let rows: Vec<_> = picks.iter().map(picks::PickCost::row).collect();
     let aims = "aims: ≤ 100 ns at any number, 0 allocations, 2 threads ≤ 2.5 × 1";
-    let head = ["endpoints", "threads", "ns", "allocations"];
-    table::print(&format!("one pick of round_robin ({aims})"), &head, &rows);
+    let head = ["policy", "endpoints", "threads", "ns", "allocations"];
+    table::print(&format!("one pick ({aims})"), &head, &rows);
     let floor = calls.first().map_or(0.0, |call| call.allocations);
     let rows = calls.iter().map(|call| {
         let CallCost { what, allocations, bytes } = call;

@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::sync::mpsc::Sender;
 
-/// The longest lane takes 90 s on a quiet machine.
-const LANE_LIMIT: Duration = Duration::from_secs(240);
+/// The longest lane takes 150 s on a quiet machine.
+const LANE_LIMIT: Duration = Duration::from_secs(360);
 
 /// Runs `scenarios` (may be none) with `client`, a command as a shell splits it.
 pub(crate) async fn run(

@@ -17,6 +17,7 @@ mod expect;
 mod facility;
 mod interop;
 mod lane;
+mod lookaside;
 mod page;
 mod peers;
 mod predicate;

@@ -6,8 +6,8 @@ use super::error::Error;
 use super::facility::{Facility, built_beside, on_path};
 use super::report::Report;
 use super::row::Row;
-use super::scenario::{self, BALANCER, GREETER, INTEROP, LOUD, QUIET};
-use super::{balancer, interop, lane, strangers};
+use super::scenario::{self, BALANCER, GREETER, INTEROP, LOOKASIDE, LOUD, QUIET};
+use super::{balancer, interop, lane, lookaside, strangers};
 use std::io::Write;
 use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -61,6 +61,9 @@ impl Plan {
         } else {
             None
         };
+        if selected.iter().any(|name| name == LOOKASIDE) {
+            facility.require(lookaside::TOOLS)?;
+        }
         let interop = if cases {
             facility.require(interop::TOOLS)?;
             let client = built_beside("conformance-interop")?;
@@ -132,6 +135,10 @@ impl Plan {
             }
         };
         let (first, second) = tokio::join!(lane(quiet, QUIET), lane(loud, LOUD));
+        let balancers = match self.selected.iter().any(|name| name == LOOKASIDE) {
+            true => lookaside::run(&self.facility, &self.client, third, &rows).await,
+            false => Ok(()),
+        };
         let third = match &self.greeter {
             Some(greeter) => strangers::run(&self.facility, greeter, third, &rows).await,
             None => Ok(()),
@@ -145,7 +152,8 @@ impl Plan {
             None => Ok(()),
         };
         // The rows that this cost are missing, and a missing row fails.
-        for error in [first, second, third, fourth, fifth].into_iter().filter_map(Result::err) {
+        let all = [first, second, balancers, third, fourth, fifth];
+        for error in all.into_iter().filter_map(Result::err) {
             eprintln!("conformance: {error}");
         }
     }

@@ -8,7 +8,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::fmt;
 
-/// One condition on one field. `field` is a path of keys joined by `/`, from the row's `result`.
+/// The `field` that is the row's whole result.
+const WHOLE: &str = ".";
+
+/// One condition on one field. `field` is a path of keys joined by `/`, from the row's `result`, or
+/// `.` for the result itself.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "op", deny_unknown_fields)]
 #[non_exhaustive]
@@ -198,6 +202,9 @@ impl fmt::Display for Predicate {
 }
 
 fn lookup<'a>(result: &'a Value, path: &str) -> Option<&'a Value> {
+    if path == WHOLE {
+        return Some(result);
+    }
     path.split('/').try_fold(result, |value, key| value.get(key))
 }
 

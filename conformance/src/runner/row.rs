@@ -58,6 +58,11 @@ const TOLD: &[(&str, &str)] = &[
     ("overall", "overall"),
     ("greeter", "helloworld.Greeter"),
     ("took_ms", "took ms"),
+    ("new_list_used_s_after_balancer_restart", "new list used after s"),
+    ("fallback_s_after_backend_death", "fallback used after s"),
+    ("fallback_used_s_after_command", "fallback used after s"),
+    ("list_used_s_after_command", "list used after s"),
+    ("streams", "balancer streams"),
     ("error", "error"),
 ];
 

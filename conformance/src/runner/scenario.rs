@@ -6,12 +6,12 @@
 
 use super::error::Error;
 
-/// Scenarios of `reference.py` that make no more than 60 calls a second: about 90 s.
-pub(crate) const QUIET: &[&str] = &["dnsadd", "dnsdel", "dnsfail", "empty", "wfr"];
+/// Scenarios of `reference.py` that make few calls: about 95 s.
+pub(crate) const QUIET: &[&str] = &["dnsadd", "dnsdel", "dnsfail", "empty", "wfr", "srv"];
 
-/// Scenarios of `reference.py` that load the machine: about 80 s.
+/// Scenarios of `reference.py` that load the machine: about 150 s.
 pub(crate) const LOUD: &[&str] =
-    &["dist", "cold", "dead", "kill9", "drain", "maxage", "health", "retry"];
+    &["dist", "cold", "dead", "kill9", "drain", "maxage", "health", "retry", "grpclb"];
 
 /// Other people's clients and tools against our greeter: about 50 s, after the lanes.
 pub(crate) const GREETER: &str = "greeter";
@@ -19,12 +19,16 @@ pub(crate) const GREETER: &str = "greeter";
 /// Other people's grpclb clients against our balancer: about 130 s, after the lanes.
 pub(crate) const BALANCER: &str = "balancer";
 
+/// Our client against every knob of `peer balancer`, and grpc-go's own: 30 s, after the lanes.
+pub(crate) const LOOKASIDE: &str = "lookaside";
+
 /// gRPC's interop cases between us and grpc-go: about 5 s, after the lanes.
 pub(crate) const INTEROP: &str = "interop";
 
 /// Every scenario's name.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    LOUD.iter().chain(QUIET).copied().chain([GREETER, BALANCER, INTEROP])
+    let apart = [LOOKASIDE, GREETER, BALANCER, INTEROP];
+    LOUD.iter().chain(QUIET).copied().chain(apart)
 }
 
 /// The scenarios that `--only` asks for; all of them if it is empty.
@@ -53,7 +57,7 @@ mod tests {
 
     #[test]
     fn selects_all_without_only_and_refuses_unknown_names() {
-        assert_eq!(select(&[]).unwrap().len(), 16);
+        assert_eq!(select(&[]).unwrap().len(), 19);
         assert_eq!(select(&["wfr".into(), "dist".into()]).unwrap(), ["dist", "wfr"]);
         let refused = select(&["dst".into()]).unwrap_err();
         assert_eq!(refused.exit_code(), 64);

@@ -2,6 +2,7 @@
 //! connections report into inputs, does what the engine puts out, and publishes one snapshot per
 //! turn. Calls never talk to it, except to wake it from IDLE.
 
+mod closing;
 mod connections;
 mod watches;
 
@@ -30,10 +31,10 @@ use crate::{
     idleness::Idleness,
     resolving::{Answer, Inbox},
     transport::{ConnectionEvent, TransportOptions},
-    watching::{GOODBYE, Watches},
+    watching::Watches,
 };
 
-use connections::{Link, Useless, record_end};
+use connections::{Link, Useless};
 pub(crate) use watches::HealthOptions;
 
 /// Connection events that may wait for the driver; connections wait when there are more.
@@ -177,62 +178,6 @@ impl Driver {
             self.turn();
         }
         self.close(done, events).await;
-    }
-
-    /// The end: resolvers stop, connections drain until their last stream ends, or `grace` is over.
-    /// A balancer hears of the last calls when they are over, and has [`GOODBYE`] to take it.
-    async fn close(
-        mut self,
-        done: Option<(Duration, oneshot::Sender<()>)>,
-        mut events: mpsc::Receiver<ConnectionEvent>,
-    ) {
-        self.resolver_task.abort_all();
-        self.watches.stop_listening();
-        let status = Status::unavailable("the channel was shut down");
-        self.shared.close(&status);
-        self.shared.board.close();
-        self.options.recorder.record(&Event::ChannelState(ConnectivityState::Shutdown));
-        let links = std::mem::take(&mut self.links).into_values();
-        links.filter(|link| link.transport.is_none()).for_each(|link| link.task.abort());
-        let Some((grace, tell)) = done else {
-            // The connections end by themselves when their last stream does.
-            self.connections.detach_all();
-            drop(events);
-            self.last_words();
-            return self.watches.all_over().await;
-        };
-        // Ends with the last connection; unlike a point in time, `sleep` takes any length.
-        let mut grace = std::pin::pin!(tokio::time::sleep(grace));
-        let mut talks = true;
-        while !self.connections.is_empty() {
-            // Only the balancer's connection is left: all calls are over.
-            if talks && self.connections.len() <= self.watches.len() {
-                talks = false;
-                self.last_words();
-                // Also when the grace is over by now: without this the next turn would cut it off.
-                let goodbye = grace.deadline().max(Instant::now() + GOODBYE);
-                grace.as_mut().reset(goodbye);
-            }
-            let cut = *self.cut.borrow();
-            tokio::select! {
-                _ = self.connections.join_next() => {}
-                Some(event) = events.recv() => record_end(&self.options, &self.addresses, &event),
-                () = self.watches.all_over(), if self.watches.len() > 0 => {}
-                () = &mut grace, if !cut => {
-                    if std::mem::take(&mut talks) && self.watches.len() > 0 {
-                        self.last_words();
-                        // Or until the last connection has ended.
-                        grace.set(tokio::time::sleep(GOODBYE));
-                    } else {
-                        self.cut.send_replace(true);
-                    }
-                }
-            }
-        }
-        while let Ok(event) = events.try_recv() {
-            record_end(&self.options, &self.addresses, &event);
-        }
-        tell.send(()).ok();
     }
 
     /// Does what the engine puts out.

@@ -7,6 +7,7 @@
 //! gives its client a stream of requests and keeps the sender beside the handle.
 
 mod balancer;
+mod lb_messages;
 
 use std::{
     collections::BTreeMap,

@@ -1,6 +1,7 @@
 //! The targets. See [`crate::TARGETS`].
 
 pub(crate) mod dns;
+pub(crate) mod grpclb_client;
 pub(crate) mod grpclb_server;
 pub(crate) mod http2_client;
 pub(crate) mod http2_server;

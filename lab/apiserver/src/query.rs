@@ -30,15 +30,19 @@ impl Query {
         self.0.get(name).map(|value| !matches!(value.as_str(), "0" | "false"))
     }
 
-    /// `resourceVersion`; `None`: the newest.
-    pub(crate) fn version(&self) -> Result<Option<u64>, Refused> {
+    /// `resourceVersion`; `None`: the newest. kube-apiserver answers a bad one with 400, and in a
+    /// watch with 500.
+    pub(crate) fn version(&self, is_watch: bool) -> Result<Option<u64>, Refused> {
         let text = self.text("resourceVersion");
         if text.is_empty() {
             return Ok(None);
         }
         text.parse().map(Some).map_err(|_| {
             let message = format!("resourceVersion: Invalid value: {text:?}: invalid syntax");
-            Refused::new(400, "BadRequest", message)
+            match is_watch {
+                true => Refused::new(500, "", message),
+                false => Refused::new(400, "BadRequest", message),
+            }
         })
     }
 
@@ -76,9 +80,10 @@ mod tests {
         let query = Query::parse("labelSelector=a%2Fb%3Dc+d&watch&x=1&resourceVersion=7&y=%zz%");
         assert_eq!(query.text("labelSelector"), "a/b=c d");
         assert_eq!((query.flag("watch"), query.flag("no")), (Some(true), None));
-        assert_eq!(query.version(), Ok(Some(7)));
+        assert_eq!(query.version(true), Ok(Some(7)));
         assert_eq!(query.text("y"), "%zz%");
-        assert_eq!(Query::parse("resourceVersion=x").version().unwrap_err().code, 400);
+        let bad = Query::parse("resourceVersion=x");
+        assert_eq!([true, false].map(|watch| bad.version(watch).unwrap_err().code), [500, 400]);
         assert_eq!(Query::parse("timeoutSeconds=3").timeout(), Duration::from_secs(3));
     }
 }

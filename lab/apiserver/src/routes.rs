@@ -107,7 +107,7 @@ pub(crate) async fn answer(
 
 fn list(shared: &Shared, route: &Route) -> Result<Response<Body>, Refused> {
     let selector = Selector::parse(route.query.text("labelSelector"))?;
-    route.query.version()?;
+    route.query.version(false)?;
     let store = shared.store();
     let items = store.list(&route.namespace, &selector);
     // The items of a list do not repeat their kind.
@@ -134,7 +134,7 @@ fn list(shared: &Shared, route: &Route) -> Result<Response<Body>, Refused> {
 fn watch(shared: &Arc<Shared>, route: &Route) -> Result<Response<Body>, Refused> {
     let query = &route.query;
     let selector = Selector::parse(query.text("labelSelector"))?;
-    let version = query.version()?;
+    let version = query.version(true)?;
     let known = shared.streaming_lists() != StreamingLists::Unknown;
     let streaming = query.flag("sendInitialEvents").filter(|_| known);
     if known {

@@ -1,5 +1,7 @@
 //! What a fault may cost, and for how long.
 
+use std::ops::RangeInclusive;
+
 use super::Check;
 use crate::client::Report;
 
@@ -44,6 +46,23 @@ pub(crate) fn aged(
             ">= {each_min} connections of each backend reached their age and were replaced"
         ),
         seen: counts.join(", "),
+        breaks,
+    }
+}
+
+/// A number of `what` lies within its bounds.
+pub(crate) fn bounded(
+    id: &'static str,
+    what: &str,
+    count: usize,
+    bounds: RangeInclusive<usize>,
+    breaks: &'static str,
+) -> Check {
+    Check {
+        id,
+        holds: bounds.contains(&count),
+        expected: format!("{} to {} {what}", bounds.start(), bounds.end()),
+        seen: count.to_string(),
         breaks,
     }
 }

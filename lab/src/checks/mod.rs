@@ -15,7 +15,7 @@ mod shares;
 mod tests;
 
 pub(crate) use faults::{
-    Dead, Hung, aged, failures_within_open_streams, failures_within_sent, none_after_eof,
+    Dead, Hung, aged, bounded, failures_within_open_streams, failures_within_sent, none_after_eof,
     only_unavailable_from, out_of_rotation,
 };
 pub(crate) use lookaside::{

@@ -302,3 +302,9 @@ fn every_check_says_what_it_expected_what_it_saw_and_what_breaks_it() {
         assert_eq!(check.breaks, BREAKS);
     }
 }
+
+#[test]
+fn a_number_is_within_its_bounds_or_not() {
+    let holds = |count| bounded("id", "requests", count, 1..=3, "nothing").holds;
+    assert_eq!([0, 1, 3, 4].map(holds), [false, true, true, false]);
+}

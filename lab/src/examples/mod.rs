@@ -5,12 +5,13 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use crate::{error::LabError, report::PhaseReport, run::Run};
 
 mod baseline;
+mod kubernetes;
 mod lookaside;
 mod round_robin;
 
 /// Every example, in the order of its numbers.
 pub(crate) static ALL: &[&Example] =
-    &[&baseline::EXAMPLE, &round_robin::EXAMPLE, &lookaside::EXAMPLE];
+    &[&baseline::EXAMPLE, &round_robin::EXAMPLE, &lookaside::EXAMPLE, &kubernetes::EXAMPLE];
 
 /// One way to balance gRPC calls.
 pub(crate) struct Example {

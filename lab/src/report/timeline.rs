@@ -97,6 +97,37 @@ pub(crate) fn scale_up_by_list(
     )
 }
 
+/// The same for a client that watches EndpointSlices; `published` is when it could know, and by
+/// what, `why` what it waited for then.
+pub(crate) fn sliced(
+    address: &str,
+    ready_unix_s: f64,
+    published: (f64, &'static str),
+    why: &str,
+    events: &[Event],
+) -> Timeline {
+    let (published_unix_s, by) = published;
+    let ip = address.rsplit_once(':').map_or(address, |(ip, _)| ip);
+    let has = |what: &What| {
+        let What::ResolverUpdate { addresses } = what else { return false };
+        addresses.iter().any(|known| known == address)
+    };
+    let seen = first(events, published_unix_s, has);
+    let ready = first(events, published_unix_s, |what| is_ready(what, address));
+    let call = first(events, published_unix_s, |what| is_first_call(what, ip));
+    chain(
+        format!("{address}: from ready to its first call"),
+        published_unix_s,
+        &[
+            ("backend ready", Some(ready_unix_s), String::new()),
+            (by, Some(published_unix_s), String::new()),
+            ("resolver_update seen", seen, why.to_owned()),
+            ("subchannel READY", ready, "TCP connect, then the server's SETTINGS".to_owned()),
+            ("first call answered", call, "its turn in the rotation".to_owned()),
+        ],
+    )
+}
+
 /// Why the client asked DNS at `asked`: its last answer had expired, or a connection had ended.
 fn why_asked(asked: f64, before: Option<f64>, events: &[Event]) -> String {
     let Some(before) = before else { return "the client's first question".to_owned() };

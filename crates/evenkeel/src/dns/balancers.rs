@@ -13,7 +13,7 @@ use futures_util::{StreamExt as _, stream};
 
 use super::{
     endpoints,
-    lookup::{FoundBalancer, SrvLookup},
+    lookup::{SrvLookup, srv::FoundBalancer},
     schedule::{LookUp, Report},
     shared::User,
 };

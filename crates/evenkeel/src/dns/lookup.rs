@@ -6,7 +6,7 @@
 //! suffix after a time-out, and it does not say which server said what.
 
 #[path = "srv.rs"]
-mod srv;
+pub(super) mod srv;
 
 use std::{
     collections::HashSet,
@@ -33,7 +33,7 @@ const ROUNDS: usize = 2;
 /// hickory's own retransmissions).
 const SENT_MAX: usize = 16;
 
-pub(super) use srv::{FoundBalancer, SrvLookup};
+pub(super) use srv::SrvLookup;
 
 /// Looks one name up, again and again, and remembers what worked.
 pub(super) struct Lookup {

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use evenkeel_core::{
-    BalancerNews, Output, ServiceConfig, Status, SubchannelId, Watch, WatchEvent, WatchId,
-    observe::Event,
+    BalancerNews, ServiceConfig, Status, SubchannelId, Watch, WatchEvent, WatchId, observe::Event,
 };
 
 use super::Driver;
@@ -61,18 +60,6 @@ impl Driver {
             other => tracing::debug!(%target, ?other, "balancer"),
         }
         self.options.recorder.record(&Event::Balancer(news));
-    }
-
-    /// Says to balancers what is left to say, and ends their streams.
-    pub(super) fn last_words(&mut self) {
-        self.engine.shutdown(self.shared.now_ns());
-        while let Some(output) = self.engine.poll_output() {
-            match output {
-                Output::WatchSend { id, message } => self.watches.send(id, message),
-                Output::Unwatch { id } => self.watches.stop(id),
-                _ => {}
-            }
-        }
     }
 
     /// Hands in an event, and those that are there by now: they belong to one snapshot.

@@ -5,11 +5,12 @@
 use std::{cell::Cell, collections::HashSet, net::SocketAddr, str::FromStr as _, time::Duration};
 
 use evenkeel::dns::DnsOptions;
+use evenkeel_core::BALANCERS_MAX;
 use hickory_resolver::proto::rr::Name;
 use tokio::{runtime::Builder, time::Instant};
 
 use self::{
-    lookup::Lookup,
+    lookup::{Lookup, SrvLookup},
     schedule::{LookUp as _, Report, Schedule, Step, nanos},
     system::System,
 };
@@ -91,7 +92,8 @@ fn run(input: &[u8]) -> String {
 async fn look_up() -> String {
     let name = Name::from_str(NAME).expect("a name");
     let server = SocketAddr::from(([127, 0, 0, 1], 53));
-    let mut lookup = Lookup::new(name, Some(server), System::new(), TIMEOUT);
+    let lookup = || Lookup::new(name.clone(), Some(server), System::new(), TIMEOUT);
+    let (mut lookup, mut balancers) = (lookup(), SrvLookup(lookup()));
     let mut schedule = Schedule::new(&DnsOptions::default(), 0);
     let mut results = String::new();
     let epoch = Instant::now();
@@ -124,5 +126,15 @@ async fn look_up() -> String {
         let range = Duration::from_secs(1)..=Duration::from_secs(37);
         assert!(range.contains(&wait), "{wait:?} to the next look-up");
     }
+    let begun = Instant::now();
+    match balancers.run().await {
+        Ok(answer) => {
+            assert!(!answer.addresses.is_empty(), "no balancer is no answer");
+            assert!(answer.addresses.len() <= BALANCERS_MAX, "{}", answer.addresses.len());
+            results += "balancers";
+        }
+        Err(failure) => results += &format!("{:?}", failure.kind),
+    }
+    assert!(begun.elapsed() <= TIMEOUT + LATE_MAX, "{:?}", begun.elapsed());
     results
 }

@@ -212,9 +212,12 @@ impl GrpcLb {
             Change::Lost => {
                 self.stop_reports(ctx);
                 ctx.tell(BalancerNews::Lost(self.link.last_error().clone()));
-                let connects = self.servers.as_ref().is_some_and(Servers::connects);
-                if connects && !self.falls_back {
-                    self.set_fallback_timer(self.settings.fallback_timeout_ns, ctx);
+                match &self.servers {
+                    None => self.fall_back("the balancer ended its stream without a list", ctx),
+                    Some(servers) if servers.connects() && !self.falls_back => {
+                        self.set_fallback_timer(self.settings.fallback_timeout_ns, ctx);
+                    }
+                    Some(_) => {}
                 }
             }
             Change::Exhausted(error) => {

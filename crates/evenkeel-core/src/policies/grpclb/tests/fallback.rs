@@ -73,6 +73,12 @@ fn every_stream_refused_means_fallback_at_once() {
     stage.event(&WatchEvent::Ended(Status::unavailable("no such service")));
     stage.fleet.run_ms(2);
     assert_eq!(stage.pick().0, own());
+    // Likewise when it ends after its initial response.
+    let mut stage = Stage::new();
+    stage.tell(initial(0));
+    stage.end();
+    stage.fleet.run_ms(2);
+    assert_eq!(stage.pick().0, own());
 }
 
 #[test]
