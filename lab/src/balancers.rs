@@ -1,5 +1,5 @@
-//! The balancers of one phase: real `grpclb` processes that watch the phase's API server, each on an
-//! address of its own, and their status pages.
+//! The balancers of one phase: real `grpclb` processes that watch the phase's API server, each on
+//! an address of its own, and their status pages.
 
 use std::{
     collections::BTreeMap,

@@ -82,8 +82,8 @@ type Chosen = Vec<(&'static Example, Vec<&'static Phase>)>;
 
 /// Runs the lab with `arguments`, the first of which is the program's name.
 ///
-/// `lab greeter …` and `lab client …` become the service of that name; the lab starts its children
-/// so. Never panics on bad arguments: they are exit code 2 and a message.
+/// `lab greeter …`, `lab client …` and `lab grpclb …` become the service of that name; the lab
+/// starts its children so. Never panics on bad arguments: they are exit code 2 and a message.
 pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     if let Some(ended) = reexec::become_child(&arguments) {
@@ -249,7 +249,7 @@ mod tests {
         let by_name: Vec<_> =
             chosen(&["baseline", "round-robin"]).unwrap().iter().map(|(name, _)| *name).collect();
         assert_eq!(by_name, ["baseline", "round-robin"]);
-        assert_eq!(chosen(&["0", "1", "6", "baseline"]).unwrap(), chosen(&["--all"]).unwrap());
+        assert_eq!(chosen(&["0", "1", "5", "6", "baseline"]).unwrap(), chosen(&["--all"]).unwrap());
     }
 
     #[test]

@@ -64,9 +64,18 @@ mod tests {
         let text = text(&rows());
         assert!(text.contains("0 baseline"), "{text}");
         assert!(text.contains("1 round-robin"), "{text}");
-        for phase in
-            ["steady", "scale", "age", "rolling", "storm", "replaced", "hang", "pick_first"]
-        {
+        assert!(text.contains("5 lookaside"), "{text}");
+        for phase in [
+            "steady",
+            "scale",
+            "age",
+            "rolling",
+            "storm",
+            "replaced",
+            "hang",
+            "pick_first",
+            "drops",
+        ] {
             assert!(text.contains(phase), "{text}");
         }
     }

@@ -1,5 +1,5 @@
-//! Where one phase plays: a block of addresses, a DNS server on it, an API server if the phase needs
-//! one, and a fleet. Phases share nothing, so they run side by side without disturbing each other's
+//! Where one phase plays: a block of addresses, a DNS server on it, an API server if it needs one,
+//! and a fleet. Phases share nothing, so they run side by side without disturbing each other's
 //! figures.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

@@ -60,3 +60,17 @@ fn a_client_that_watches_slices_uses_new_pods_within_a_second() {
     assert!(check("kubernetes.scale.to_4_within_1_s"), "{phase:#}");
     assert_eq!(document["holds"], true);
 }
+
+#[test]
+fn lookaside_gives_each_backend_its_third_and_its_balancers_count_every_call() {
+    let document = run("lookaside", &["lookaside", "--phase", "steady"]);
+    let example = &document["examples"][0];
+    assert_eq!(example["number"], 5);
+    let phase = &example["phases"][0];
+    let rows = phase["distributions"][0]["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 3, "{rows:#?}");
+    let lines = phase["lines"].as_array().expect("lines");
+    assert_eq!(lines[0], "Will use grpclb load balancing policy");
+    assert!(phase["figures"]["client_stats_reports"].as_f64().is_some_and(|reports| reports > 1.0));
+    assert_eq!(example["holds"], true);
+}

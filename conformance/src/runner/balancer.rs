@@ -8,6 +8,7 @@ use super::facility::Facility;
 use super::process::{self, Finished, Started};
 use super::row::Row;
 use super::scenario::BALANCER;
+use super::strangers::output;
 use rustix::process::Signal;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, sleep, timeout};
 
 /// The peers that this needs.
-pub(crate) const TOOLS: &[&str] = &["peer", "peers-python"];
+pub(crate) const TOOLS: &[&str] = &["peer", "peers-python", "grpcurl", "grpc-health-probe"];
 
 /// How long a process may take until it listens, and a client until it has a list.
 const START_LIMIT: Duration = Duration::from_secs(15);
@@ -55,6 +56,11 @@ pub(crate) async fn run(
             // Without a receiver the run is ending.
             let row = Row::new(BALANCER, &format!("{name} client: {case}"), result);
             let _ = rows.send(row).await;
+        }
+        if name == "C-core" {
+            let result = stage.tools(facility).await;
+            let result = result.unwrap_or_else(|error| json!({"error": error.to_string()}));
+            let _ = rows.send(Row::new(BALANCER, "grpcurl and grpc-health-probe", result)).await;
         }
     }
     Ok(())
@@ -109,9 +115,8 @@ impl<'a> Stage<'a> {
             })
             .collect();
         let endpoints = endpoints.join(", ");
-        self.folder.write(&format!(
-            "services:\n- name: {name}\n  aliases: [{name}.test]\n  endpoints: [{endpoints}]\n{more}"
-        ))
+        let service = format!("- name: {name}\n  aliases: [{name}.test]");
+        self.folder.write(&format!("services:\n{service}\n  endpoints: [{endpoints}]\n{more}"))
     }
 
     async fn balancer(&self, number: u8) -> Result<Balancer, Error> {
@@ -163,7 +168,8 @@ impl<'a> Stage<'a> {
         let accounted = count(&stats["known_received"]) + count(&stats["failed_to_send"]) + dropped;
         Ok(json!({
             "impl": report["impl"], "calls": calls, "ok": ok, "fail": fail,
-            "by_backend": report["by_backend"], "share_1": share(1), "share_2": share(2), "share_3": share(3), "share_4": share(4),
+            "by_backend": report["by_backend"], "share_1": share(1), "share_2": share(2),
+            "share_3": share(3), "share_4": share(4),
             "dropped_percent": 100.0 * fail / calls,
             "reported_dropped_percent": 100.0 * dropped / started,
             "reports": stats["reports"], "reported_started": started,
@@ -252,6 +258,29 @@ impl<'a> Stage<'a> {
             "fail": report["fail"], "errors": report["errors"], "by_backend": report["by_backend"],
             "first_ok_s": report["first_ok_s"], "refused": status["refused"],
         }))
+    }
+
+    /// A person at a terminal: what is there, a list, and whether it is ready.
+    async fn tools(&self, facility: &Facility) -> Result<Value, Error> {
+        self.services("greeter", &[(1, 1), (2, 1)], "")?;
+        let _balancer = self.balancer(10).await?;
+        let address = format!("{}.10:9000", self.block.net());
+        let grpcurl = facility.tool("grpcurl");
+        let services = output(&grpcurl, &["-plaintext", &address, "list"]).await?;
+        let services: Vec<&str> = services.lines().collect();
+        let ask = r#"{"initialRequest": {"name": "greeter"}}"#;
+        let method = "grpc.lb.v1.LoadBalancer/BalanceLoad";
+        let told = output(&grpcurl, &["-plaintext", "-d", ask, &address, method]).await?;
+        let probe = facility.tool("grpc-health-probe");
+        let mut result = json!({"services": services, "told": told});
+        for name in ["", "readiness", "liveness", "sources"] {
+            let mut command = Command::new(&probe);
+            command.args(["-addr", &address, "-service", name]);
+            let finished = process::run(&mut command, START_LIMIT).await?;
+            let key = if name.is_empty() { "overall_exit".into() } else { format!("{name}_exit") };
+            result[key] = json!(finished.status.code());
+        }
+        Ok(result)
     }
 
     fn calls_of(&self, by_backend: &Value, number: u8) -> f64 {

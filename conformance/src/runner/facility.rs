@@ -125,7 +125,8 @@ pub(crate) fn built_beside(name: &str) -> Result<PathBuf, Error> {
         return Ok(file);
     }
     Err(Error::Process(format!(
-        "expected {}, not there; build it first: cargo build -p conformance -p greeter -p client -p grpclb",
+        "expected {}, not there; build it first: cargo build \
+         -p conformance -p greeter -p client -p grpclb",
         file.display()
     )))
 }

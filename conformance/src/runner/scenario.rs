@@ -16,7 +16,7 @@ pub(crate) const LOUD: &[&str] =
 /// Other people's clients and tools against our greeter: about 50 s, after the lanes.
 pub(crate) const GREETER: &str = "greeter";
 
-/// Other people's grpclb clients against our balancer: about 130 s, after the lanes.
+/// Other people's grpclb clients and tools against our balancer: about 125 s, after the lanes.
 pub(crate) const BALANCER: &str = "balancer";
 
 /// Our client against every knob of `peer balancer`, and grpc-go's own: 30 s, after the lanes.

@@ -14,17 +14,19 @@ use std::{
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tracing::{info, warn};
 
 use crate::{
     config::{Config, Limits, ServiceConfig},
-    grpclb::{ClientTotals, EncodedList, Slots, drop_token},
+    demand::{Demand, ON_DEMAND_MAX, Refused},
+    grpclb::{ClientTotals, EncodedList, Ring, Slots, drop_token},
     key::ServiceKey,
     merge::{Change, Merge},
     names::{NameError, NameRules, Names},
     observe::{Refusals, Warnings},
     snapshot::{ENDPOINTS_MAX, Published, Snapshot},
+    weights::{Factors, LoadAware},
 };
 
 /// What is served in this process; clones are the same.
@@ -38,14 +40,23 @@ pub(crate) struct Inner {
     /// What flags say; it is in every configuration.
     flags: Config,
     directory: ArcSwap<Directory>,
-    /// Held while configuration or sources change.
+    /// Held while the directory changes.
+    asked: Mutex<Asked>,
     sources: Mutex<BTreeMap<String, SourceStatus>>,
     watched: watch::Sender<Arc<BTreeSet<ServiceKey>>>,
+    load_aware: watch::Sender<Arc<BTreeMap<ServiceKey, LoadAware>>>,
     synced: watch::Sender<bool>,
     /// No source is bad.
     good: watch::Sender<bool>,
     pub(crate) refusals: Refusals,
     pub(crate) warnings: Warnings,
+}
+
+/// What the directory is made of, beside the flags.
+#[derive(Default)]
+struct Asked {
+    file: Config,
+    demand: Demand,
 }
 
 /// Names and services at one moment.
@@ -74,8 +85,8 @@ pub(crate) struct Service {
     pub(crate) key: ServiceKey,
     merge: Mutex<Merge>,
     published: watch::Sender<Published>,
-    /// Of the newest snapshot that a client wanted.
-    list: Mutex<Option<(u64, Arc<EncodedList>)>>,
+    list: Newest<EncodedList>,
+    ring: Newest<Ring>,
     pub(crate) totals: Mutex<ClientTotals>,
     pub(crate) slots: Mutex<Slots>,
     pub(crate) streams: AtomicUsize,
@@ -91,8 +102,10 @@ impl Control {
             rules,
             flags,
             directory: ArcSwap::default(),
+            asked: Mutex::default(),
             sources: Mutex::default(),
             watched: watch::Sender::default(),
+            load_aware: watch::Sender::default(),
             synced: watch::Sender::new(false),
             good: watch::Sender::new(true),
             refusals: Refusals::default(),
@@ -106,10 +119,18 @@ impl Control {
     /// Serves what this configuration and the flags say, and nothing else. Services that stay keep
     /// their clients and their endpoints; clients of those that go are told.
     pub fn configure(&self, file: &Config) {
+        let mut asked = lock(&self.inner.asked);
+        asked.file = file.clone();
+        self.rebuild(&asked);
+    }
+
+    fn rebuild(&self, asked: &Asked) {
         let inner = &*self.inner;
-        let _sources = inner.sources();
-        let mut config = file.with_flags(&inner.flags);
+        let mut config = asked.file.with_flags(&inner.flags);
         self.add_default(&mut config);
+        for key in asked.demand.keys() {
+            config.services.entry(key).or_default();
+        }
         let before = inner.directory.load_full();
         let mut services = BTreeMap::new();
         for (key, service) in &config.services {
@@ -134,6 +155,15 @@ impl Control {
             *now = Arc::new(watched);
             changed
         });
+        let load_aware = config.services.iter();
+        let load_aware: BTreeMap<_, _> = load_aware
+            .filter_map(|(key, service)| Some((key.clone(), service.policy.load_aware?)))
+            .collect();
+        inner.load_aware.send_if_modified(|now| {
+            let changed = **now != load_aware;
+            *now = Arc::new(load_aware);
+            changed
+        });
         inner.note_sync();
     }
 
@@ -149,6 +179,57 @@ impl Control {
         }
     }
 
+    /// The service that a client's name leads to; one that only is there from now on because the
+    /// client asks for it is one of [`NameRules::namespaces`].
+    pub(crate) fn service(&self, name: &str) -> Result<Arc<Service>, NameError> {
+        let directory = self.directory();
+        let unknown = match directory.resolve(name) {
+            Ok(service) => return Ok(service.clone()),
+            Err(error @ NameError::Bad(_)) => return Err(error),
+            Err(error) => error,
+        };
+        let Some(key) = directory.names.on_demand(name) else { return Err(unknown) };
+        let mut asked = lock(&self.inner.asked);
+        match asked.demand.add(&key, Instant::now()) {
+            Ok(is_new) => {
+                if is_new {
+                    info!(service = %key, "asked for, and watched from now on");
+                    self.rebuild(&asked);
+                }
+            }
+            Err(Refused::Absent) => {
+                return Err(NameError::Unknown(format!("{key} has no EndpointSlices")));
+            }
+            Err(Refused::TooMany) => {
+                let text = format!("there are {ON_DEMAND_MAX} services on demand; configure {key}");
+                return Err(NameError::Unknown(text));
+            }
+        }
+        self.directory().services.get(&key).cloned().ok_or(unknown)
+    }
+
+    /// Notes that a service does not exist; true when it was there on demand, and is gone now.
+    pub fn absent(&self, key: &ServiceKey) -> bool {
+        let mut asked = lock(&self.inner.asked);
+        let was_here = asked.demand.is_absent(key, Instant::now());
+        if was_here {
+            self.rebuild(&asked);
+        }
+        was_here
+    }
+
+    /// Lets go of services on demand that have had no clients for [`crate::ON_DEMAND_IDLE`].
+    pub fn sweep(&self) {
+        let mut asked = lock(&self.inner.asked);
+        let directory = self.directory();
+        let is_used = |key: &ServiceKey| {
+            directory.services.get(key).is_some_and(|service| service.open_streams() > 0)
+        };
+        if asked.demand.sweep(Instant::now(), is_used) {
+            self.rebuild(&asked);
+        }
+    }
+
     /// Takes what a watch says of a service; false when the service is not served any more.
     pub fn watched(&self, key: &ServiceKey, change: Change) -> bool {
         let directory = self.inner.directory.load();
@@ -156,6 +237,18 @@ impl Control {
         service.publish(|merge| merge.watched(change));
         self.inner.note_sync();
         true
+    }
+
+    /// Takes what the weights of a service's endpoints are multiplied by.
+    pub(crate) fn weigh(&self, key: &ServiceKey, factors: Factors) {
+        if let Some(service) = self.inner.directory.load().services.get(key) {
+            service.publish(|merge| merge.weigh(factors));
+        }
+    }
+
+    /// The services whose weights follow the load.
+    pub(crate) fn load_aware(&self) -> watch::Receiver<Arc<BTreeMap<ServiceKey, LoadAware>>> {
+        self.inner.load_aware.subscribe()
     }
 
     /// Notes how a source is doing. The first error of several is logged.
@@ -277,7 +370,8 @@ impl Service {
             merge: Mutex::new(Merge::new(key.clone())),
             key,
             published: watch::Sender::new(Published::Pending),
-            list: Mutex::default(),
+            list: Newest::default(),
+            ring: Newest::default(),
             totals: Mutex::default(),
             slots: Mutex::default(),
             streams: AtomicUsize::new(0),
@@ -322,21 +416,17 @@ impl Service {
         self.merge().left_out()
     }
 
-    /// The list of a snapshot, encoded by the first who wants it.
+    /// The list of a snapshot for clients that get all of it.
     pub(crate) fn list(&self, snapshot: &Snapshot) -> Arc<EncodedList> {
-        let mut list = lock(&self.list);
-        match &*list {
-            Some((version, encoded)) if *version == snapshot.version => encoded.clone(),
-            newest => {
-                let serving: Vec<_> = snapshot.serving().collect();
-                let encoded = Arc::new(EncodedList::new(&serving, &snapshot.policy.drops));
-                // A reader that is late does not push the newer list out.
-                if newest.as_ref().is_none_or(|(version, _)| *version < snapshot.version) {
-                    *list = Some((snapshot.version, encoded.clone()));
-                }
-                encoded
-            }
-        }
+        self.list.get(snapshot, || {
+            let serving: Vec<_> = snapshot.serving().collect();
+            EncodedList::new(&serving, &snapshot.policy.drops)
+        })
+    }
+
+    /// The order of a snapshot's endpoints for clients that get a part of it.
+    pub(crate) fn ring(&self, snapshot: &Snapshot) -> Arc<Ring> {
+        self.ring.get(snapshot, || Ring::new(snapshot.serving().cloned().collect()))
     }
 
     /// What clients reported so far.
@@ -347,6 +437,32 @@ impl Service {
     /// Streams that are open.
     pub(crate) fn open_streams(&self) -> usize {
         self.streams.load(Ordering::Relaxed)
+    }
+}
+
+/// What is made of the newest snapshot that a client wanted, by the first who wants it.
+struct Newest<T>(Mutex<Option<(u64, Arc<T>)>>);
+
+impl<T> Default for Newest<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Newest<T> {
+    fn get(&self, snapshot: &Snapshot, make: impl FnOnce() -> T) -> Arc<T> {
+        let mut newest = lock(&self.0);
+        match &*newest {
+            Some((version, made)) if *version == snapshot.version => made.clone(),
+            other => {
+                let made = Arc::new(make());
+                // A reader that is late does not push the newer one out.
+                if other.as_ref().is_none_or(|(version, _)| *version < snapshot.version) {
+                    *newest = Some((snapshot.version, made.clone()));
+                }
+                made
+            }
+        }
     }
 }
 

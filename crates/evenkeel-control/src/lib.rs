@@ -28,6 +28,7 @@
 pub mod access;
 pub mod config;
 mod control;
+mod demand;
 pub mod grpclb;
 mod key;
 pub mod merge;
@@ -40,5 +41,6 @@ pub mod status;
 pub mod weights;
 
 pub use control::{Control, SourceStatus};
+pub use demand::{ABSENT_TIME, ON_DEMAND_IDLE, ON_DEMAND_MAX};
 pub use key::{LABEL_BYTES_MAX, Port, ServiceKey};
 pub use observe::{Refusal, Warning};

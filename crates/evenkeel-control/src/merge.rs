@@ -8,6 +8,7 @@ use crate::{
     config::ServiceConfig,
     key::ServiceKey,
     snapshot::{ENDPOINTS_MAX, Endpoint, Snapshot},
+    weights::{FACTOR_MEAN, Factors},
 };
 
 /// What a source says of a service's endpoints.
@@ -32,6 +33,8 @@ pub struct Merge {
     /// What the watch delivered; `None` before it did. Kept while the configuration has endpoints
     /// of its own, which win.
     watched: Option<BTreeMap<SocketAddr, Endpoint>>,
+    /// What weights follow the load with; counts while the configuration wants that.
+    factors: Factors,
     current: Option<Arc<Snapshot>>,
     left_out: usize,
 }
@@ -40,8 +43,8 @@ impl Merge {
     /// A service about which nothing is known but its configuration.
     #[must_use]
     pub fn new(key: ServiceKey) -> Self {
-        let config = ServiceConfig::default();
-        Self { key, config, watched: None, current: None, left_out: 0 }
+        let (config, factors) = (ServiceConfig::default(), Factors::new());
+        Self { key, config, watched: None, factors, current: None, left_out: 0 }
     }
 
     /// The newest snapshot.
@@ -62,8 +65,17 @@ impl Merge {
         self.left_out
     }
 
+    /// Takes what weights are multiplied by; returns a snapshot if there is a new one.
+    pub fn weigh(&mut self, factors: Factors) -> Option<Arc<Snapshot>> {
+        self.factors = factors;
+        self.publish()
+    }
+
     /// Takes a configuration; returns a snapshot if there is a new one.
     pub fn configure(&mut self, config: ServiceConfig) -> Option<Arc<Snapshot>> {
+        if config.policy.load_aware.is_none() {
+            self.factors.clear();
+        }
         self.config = config;
         self.publish()
     }
@@ -117,6 +129,10 @@ impl Merge {
             if let Some(weight) = self.config.weight_of(endpoint) {
                 endpoint.weight = weight;
             }
+            if !self.factors.is_empty() {
+                let factor = self.factors.get(&endpoint.address).copied().unwrap_or(FACTOR_MEAN);
+                endpoint.weight = endpoint.weight.saturating_mul(factor);
+            }
         }
         Some((endpoints, left_out))
     }
@@ -128,6 +144,7 @@ mod tests {
     use crate::{
         config::Selected,
         snapshot::{Drop, Policy},
+        weights::LoadAware,
     };
 
     fn endpoint(port: u16) -> Endpoint {
@@ -185,6 +202,26 @@ mod tests {
         let dropping = merge.configure(config.clone()).expect("news");
         assert_eq!((dropping.version, dropping.policy.drops.len()), (3, 1));
         assert_eq!(merge.configure(config), None);
+    }
+
+    #[test]
+    fn weights_follow_the_load_where_the_configuration_says_so() {
+        let mut merge = merge();
+        merge.watched(Change::Replace(vec![endpoint(1), endpoint(2)])).expect("news");
+        let policy = Policy { load_aware: Some(LoadAware::default()), ..Policy::default() };
+        let weights = [(Selected::Address(endpoint(2).address), 7)].into();
+        let config =
+            ServiceConfig { policy: Arc::new(policy), weights, ..ServiceConfig::default() };
+        merge.configure(config.clone()).expect("news");
+        let weights = |snapshot: Arc<Snapshot>| -> Vec<u32> {
+            snapshot.endpoints.iter().map(|endpoint| endpoint.weight).collect()
+        };
+        let factors = Factors::from([(endpoint(1).address, 10)]);
+        let weighed = merge.weigh(factors.clone()).expect("news");
+        assert_eq!(weights(weighed), [10, 7 * FACTOR_MEAN], "one has no factor");
+        assert_eq!(merge.weigh(factors), None);
+        assert_eq!(weights(merge.configure(ServiceConfig::default()).expect("news")), [1, 1]);
+        assert_eq!(merge.configure(config).map(weights), Some(vec![1, 7]), "they are forgotten");
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct NameRules {
     pub own: BTreeSet<String>,
     /// `BACKEND_SERVICE_NAME`.
     pub default_service: Option<ServiceKey>,
+    /// Namespaces of which every Service is served to who asks for it.
+    pub namespaces: BTreeSet<String>,
 }
 
 impl Default for NameRules {
@@ -34,6 +36,7 @@ impl Default for NameRules {
             cluster_domain: "cluster.local".into(),
             own: BTreeSet::new(),
             default_service: None,
+            namespaces: BTreeSet::new(),
         }
     }
 }
@@ -89,6 +92,16 @@ impl Names {
             (None, Some(default)) if self.is_own(&asked, host) => self.default_of(default, name),
             (None, _) => Err(self.unknown(name)),
         }
+    }
+
+    /// What a name that leads nowhere means, if all of its namespace is served. The port is left
+    /// open: what clients name may be the Service's.
+    pub(crate) fn on_demand(&self, name: &str) -> Option<ServiceKey> {
+        let asked = normal(name).ok()?;
+        let (service, namespace) = self.split_host(split_port(&asked).0)?;
+        let is_served = self.rules.namespaces.contains(namespace) && check_label(service).is_ok();
+        let (namespace, name) = (namespace.to_owned(), service.to_owned());
+        is_served.then_some(ServiceKey { namespace, name, port: None })
     }
 
     fn of_service(&self, host: &str, port: Option<&str>) -> Option<&ServiceKey> {

@@ -67,7 +67,7 @@ named! {
 named! {
     /// What a client did wrong without being refused.
     Warning {
-        /// A report came well before its time.
+        /// Reports keep coming faster than agreed.
         StatsEarly => "stats_early",
         /// A report came although none was asked for.
         StatsUnasked => "stats_unasked",

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use serde::{Serialize, Serializer};
 
-use crate::{access::Allowed, key::ServiceKey};
+use crate::{access::Allowed, key::ServiceKey, weights::LoadAware};
 
 /// The most endpoints of one service; more are left out, and counted.
 pub const ENDPOINTS_MAX: usize = 20_000;
@@ -19,7 +19,8 @@ pub const WEIGHT_MAX: u32 = 1_000;
 pub struct Endpoint {
     /// Where it listens.
     pub address: SocketAddr,
-    /// Its share of the calls, compared with the others' weights: 1 to [`WEIGHT_MAX`].
+    /// Its share of the calls, compared with the others' weights: 1 to [`WEIGHT_MAX`], and times a
+    /// factor where weights follow the load ([`crate::weights`]).
     pub weight: u32,
     /// Whether it gets calls.
     pub state: EndpointState,
@@ -69,6 +70,8 @@ pub struct Policy {
     pub subset: Option<usize>,
     /// Who may ask; anybody when it is not set.
     pub allow: Option<Allowed>,
+    /// How weights follow the endpoints' own reports of their load; not at all when it is not set.
+    pub load_aware: Option<LoadAware>,
 }
 
 /// A service at one moment.

@@ -295,9 +295,12 @@ async fn reports_that_can_not_be_are_counted_and_the_stream_goes_on() {
             assert_eq!(stage.status().warnings[warning.name()], 1, "{warning:?}");
         }
     }
-    client.report(stats(1, 200));
-    client.is_quiet().await;
-    assert_eq!(stage.status().warnings[Warning::StatsEarly.name()], 1);
+    for _ in 0..4 {
+        client.report(stats(1, 200));
+        client.is_quiet().await;
+    }
+    let early = stage.status().warnings[Warning::StatsEarly.name()];
+    assert!((1..=2).contains(&early), "{early}");
 }
 
 #[tokio::test(start_paused = true)]

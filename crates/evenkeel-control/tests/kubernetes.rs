@@ -1,6 +1,8 @@
 //! The source of EndpointSlices against the API server's double: over sockets, in real time, each
 //! wait bounded.
 
+mod client;
+
 use std::{path::PathBuf, time::Duration};
 
 use apiserver::{ApiServer, SliceEndpoint, SliceSpec};
@@ -10,6 +12,7 @@ use evenkeel_control::{
 };
 use evenkeel_kubernetes::Cluster;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tonic::Code;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const SOURCE: &str = "kubernetes/greeter.default:8000";
@@ -26,10 +29,14 @@ struct Stage {
 
 impl Stage {
     async fn new(yaml: &str) -> Self {
+        Self::with(NameRules::default(), yaml).await
+    }
+
+    async fn with(rules: NameRules, yaml: &str) -> Self {
         let any = "127.0.0.1:0".parse().expect("an address");
         let server = ApiServer::start(any).await.expect("a port");
         let cluster = cluster(&server);
-        let control = Control::new(NameRules::default(), Config::default());
+        let control = Control::new(rules, Config::default());
         control.configure(&config(yaml));
         let task = tokio::spawn(kubernetes::run(control.clone(), move || Ok(cluster.clone())));
         Self { server, control, task }
@@ -135,10 +142,26 @@ async fn a_port_that_no_slice_has_is_said_with_those_there_are() {
 }
 
 #[tokio::test]
+async fn a_service_with_one_port_need_not_name_it() {
+    let stage = Stage::new("services: [{name: greeter}, {name: two}]").await;
+    let mut greeter = stage.follow("greeter");
+    stage.apply("greeter", &[]);
+    has(&mut greeter, &[]).await;
+    stage.apply("greeter", &[1, 2]);
+    has(&mut greeter, &[1, 2]).await;
+    stage.apply("two", &[1]);
+    let endpoints = vec![SliceEndpoint::ready([10, 1, 0, 2])];
+    let mut other = SliceSpec::new("two", 9000, endpoints);
+    (other.name, other.port.0) = ("two-2".into(), "metrics".into());
+    stage.server.apply(&other);
+    let status = stage.source_when("kubernetes/two.default", |status| !status.good).await;
+    let error = status.error.expect("a reason");
+    assert!(error.contains("grpc=8000, metrics=9000; name the one"), "{error}");
+}
+
+#[tokio::test]
 async fn watches_come_and_go_with_the_configuration() {
-    let stage = Stage::new("services: [{name: greeter, port: 8000}, {name: portless}]").await;
-    let status = stage.source_when("kubernetes/portless.default", |status| !status.good).await;
-    assert!(status.error.is_some_and(|error| error.contains("expected the port")));
+    let stage = Stage::new("services: [{name: greeter, port: 8000}]").await;
     stage.apply("greeter", &[1]);
     stage.apply("other", &[9]);
     has(&mut stage.follow("greeter:8000"), &[1]).await;
@@ -150,4 +173,28 @@ async fn watches_come_and_go_with_the_configuration() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn services_of_a_namespace_are_watched_when_somebody_asks() {
+    let rules = NameRules { namespaces: ["default".to_owned()].into(), ..NameRules::default() };
+    let stage = Stage::with(rules, "services: []").await;
+    stage.apply("greeter", &[1]);
+    let balancer = client::Stage::of(stage.control.clone());
+    let mut one = balancer.client("greeter.default.svc.cluster.local:80");
+    one.next().await;
+    assert_eq!(one.servers().await.len(), 1);
+    assert_eq!(stage.control.wanted().borrow().len(), 1);
+    stage.apply("greeter", &[1, 2]);
+    assert_eq!(one.servers().await.len(), 2);
+
+    let mut other = balancer.client("no-such");
+    other.next().await;
+    let message = other.ended(Code::NotFound).await;
+    assert!(message.contains("no-such.default is not served here"), "{message}");
+    assert_eq!(stage.control.wanted().borrow().len(), 1, "it is not watched any more");
+    let message = balancer.client("no-such").ended(Code::NotFound).await;
+    assert!(message.contains("no-such.default has no EndpointSlices"), "{message}");
+    let message = balancer.client("greeter.elsewhere").ended(Code::NotFound).await;
+    assert!(message.contains("expected the name of a service"), "{message}");
 }

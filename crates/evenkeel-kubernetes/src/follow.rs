@@ -14,13 +14,10 @@ use crate::{
 /// A watch ends after this time, so that a connection that died unnoticed is replaced; a third
 /// more or less, so that watches that began together do not go on together.
 const WATCH_S: (u32, u32) = (24, 36);
-/// Waits between failures: 0.8 to 1.6 s, doubled each time, up to 15 to 30 s.
-const BACKOFF: Backoff = Backoff {
-    initial_ns: 1_200_000_000,
-    multiplier: 2.0,
-    jitter: 1.0 / 3.0,
-    max_ns: 22_500_000_000,
-};
+/// Waits between failures: 0.8 to 2.4 s, doubled each time, up to 10 to 30 s. Wide, because all
+/// watches of a cluster lose their connections at one moment when an API server ends.
+const BACKOFF: Backoff =
+    Backoff { initial_ns: 1_600_000_000, multiplier: 2.0, jitter: 0.5, max_ns: 20_000_000_000 };
 /// The first list after a version was gone comes within this time: all watches of a cluster lose
 /// theirs at once.
 const GONE_WAIT_NS: u64 = 800_000_000;

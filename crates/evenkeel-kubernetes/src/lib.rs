@@ -12,7 +12,7 @@
 //!     match watch.changed().await {
 //!         State::Good { slices, .. } => println!("{:?}", slices.select(&selection)?),
 //!         State::Failed(error) => println!("nothing known: {error}"),
-//!         State::Pending => {}
+//!         _ => {}
 //!     }
 //! }
 //! # }

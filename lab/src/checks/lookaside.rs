@@ -50,7 +50,8 @@ pub(crate) fn reports_add_up(
     }
 }
 
-/// `percent` of the calls were dropped, as UNAVAILABLE, each counted under `token`; no other failed.
+/// `percent` of the calls were dropped, as UNAVAILABLE, each counted under `token`; no other one
+/// failed.
 pub(crate) fn dropped(
     id: &'static str,
     report: &Report,
@@ -134,6 +135,63 @@ pub(crate) fn last_list_serves(
             if was_lost { "the balancer was lost" } else { "no balancer was lost" },
             if fell_back { "fallback" } else { "no fallback" }
         ),
+        breaks,
+    }
+}
+
+/// The slowest hundredth of the calls is `times` faster than with equal weights. Over the whole
+/// runs: the time until the weights are known counts against them.
+pub(crate) fn tail_better(
+    id: &'static str,
+    equal: &Report,
+    aware: &Report,
+    times: f64,
+    breaks: &'static str,
+) -> Check {
+    let p99 = |report: &Report| report.latency_ms.p99;
+    let ratio = p99(equal).zip(p99(aware)).map(|(equal, aware)| equal / aware);
+    let shown = |ms: Option<f64>| ms.map_or("none".to_owned(), |ms| format!("{ms:.0} ms"));
+    Check {
+        id,
+        holds: ratio.is_some_and(|ratio| ratio >= times) && equal.ok > 0 && aware.fail == 0,
+        expected: format!("p99 at least {times} times better than with equal weights"),
+        seen: format!("{}, with equal weights {}", shown(p99(aware)), shown(p99(equal))),
+        breaks,
+    }
+}
+
+/// In the last half of the run each backend of `parts` has the share that it can serve, within
+/// `swing_max` of it.
+pub(crate) fn calm_shares(
+    id: &'static str,
+    report: &Report,
+    parts: &[(String, f64)],
+    swing_max: f64,
+    breaks: &'static str,
+) -> Check {
+    let half = report.slots.get(report.slots.len() / 2..).unwrap_or_default();
+    // The last slot is not whole.
+    let half = half.split_last().map_or(half, |(_, whole)| whole);
+    let calls = |name: Option<&str>| -> u64 {
+        let counts = half.iter().flat_map(|slot| &slot.by_backend);
+        counts.filter(|(n, _)| name.is_none_or(|name| name == *n)).map(|(_, calls)| calls).sum()
+    };
+    let all = calls(None);
+    let off = |(name, part): &(String, f64)| {
+        let share = calls(Some(name)) as f64 / all.max(1) as f64;
+        ((share / part - 1.0).abs(), name.clone())
+    };
+    let worst = parts.iter().map(off).max_by(|one, other| one.0.total_cmp(&other.0));
+    Check {
+        id,
+        holds: all > 0 && worst.as_ref().is_some_and(|(off, _)| *off <= swing_max),
+        expected: format!(
+            "each share within {:.0} % of what its backend can serve, over the last half",
+            swing_max * 100.0
+        ),
+        seen: worst.map_or("nothing".to_owned(), |(off, name)| {
+            format!("{all} calls; farthest off: {name}, {:.1} %", off * 100.0)
+        }),
         breaks,
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::{
     balancers::Totals,
-    client::{Attempts, Event, Failure, Report, Slot, What},
+    client::{Attempts, Event, Failure, Latency, Report, Slot, What},
 };
 
 fn report() -> Report {
@@ -100,4 +100,37 @@ fn the_last_list_serves_when_no_balancer_lives() {
         message: String::new(),
     };
     assert!(!holds(&Report { failures: vec![failure], ..report() }, &lost));
+}
+
+#[test]
+fn a_tail_is_better_or_not() {
+    let of = |p99| Report {
+        ok: 1,
+        latency_ms: Latency { p99: Some(p99), ..Latency::default() },
+        ..Report::default()
+    };
+    assert!(tail_better("x", &of(150.0), &of(100.0), 1.5, "").holds);
+    assert!(!tail_better("x", &of(149.0), &of(100.0), 1.5, "").holds);
+    assert!(!tail_better("x", &of(150.0), &Report { fail: 1, ..of(100.0) }, 1.5, "").holds);
+    assert!(!tail_better("x", &Report::default(), &of(100.0), 1.5, "").holds, "nothing was seen");
+}
+
+#[test]
+fn shares_are_calm_or_not() {
+    let slot = |a, b| Slot {
+        unix_s: 0.0,
+        by_backend: BTreeMap::from([("a".to_owned(), a), ("b".to_owned(), b)]),
+    };
+    let parts = [("a".to_owned(), 2.0 / 3.0), ("b".to_owned(), 1.0 / 3.0)];
+    let holds = |slots: Vec<Slot>| {
+        calm_shares("x", &Report { slots, ..Report::default() }, &parts, 0.1, "").holds
+    };
+    let mut slots = vec![slot(50, 50); 7];
+    slots.extend(vec![slot(200, 100); 6]);
+    slots.push(slot(0, 1));
+    assert!(holds(slots.clone()), "the first half and the last slot do not count");
+    slots[9] = slot(50, 250);
+    assert!(!holds(slots), "the half is off");
+    assert!(!holds(Vec::new()), "nothing was seen");
+    assert!(!holds(vec![Slot::default(); 10]), "no calls");
 }

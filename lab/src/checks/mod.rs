@@ -18,7 +18,9 @@ pub(crate) use faults::{
     Dead, Hung, aged, bounded, failures_within_open_streams, failures_within_sent, none_after_eof,
     only_unavailable_from, out_of_rotation,
 };
-pub(crate) use lookaside::{dropped, last_list_serves, moved_within, reports_add_up};
+pub(crate) use lookaside::{
+    calm_shares, dropped, last_list_serves, moved_within, reports_add_up, tail_better,
+};
 pub(crate) use shares::{
     Life, all_served_within, back_within, drained_cleanly, each_served, even_shares, none_failed,
     one_gets_all, only_left_serves, replaced,

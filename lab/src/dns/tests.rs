@@ -131,3 +131,22 @@ async fn notes_when_the_service_was_asked_for_and_nothing_else() {
     assert_eq!(dns.last_question_before(asked + 1.0), Some(asked));
     assert_eq!(dns.last_question_before(before), None);
 }
+
+#[tokio::test]
+async fn balancers_have_srv_records_and_names_of_their_own() {
+    let dns = Dns::start(Ipv4Addr::LOCALHOST).await.unwrap();
+    let asked = format!("_grpclb._tcp.{}", service());
+    assert_eq!(udp(&dns, &asked, RecordType::SRV).await.response_code, ResponseCode::NXDomain);
+    let at = |ip| SocketAddrV4::new(ip, 9000);
+    dns.publish_balancers(&[at(ONE), at(TWO)]).await;
+    let message = udp(&dns, &asked, RecordType::SRV).await;
+    let mut found = Vec::new();
+    for record in &message.answers {
+        let RData::SRV(ref srv) = record.data else { panic!("expected SRV, got {record:?}") };
+        assert_eq!((srv.port, srv.priority, record.ttl), (9000, 0, TTL_S));
+        let host = udp(&dns, &srv.target.to_utf8(), RecordType::A).await;
+        found.extend(addresses(&host));
+    }
+    found.sort();
+    assert_eq!(found, [ONE, TWO]);
+}

@@ -78,7 +78,7 @@ mod tests {
     fn an_unknown_example_is_told_with_those_that_are_known() {
         let Err(message) = find("meshy") else { panic!("there is no such example") };
         assert!(message.contains("\"meshy\""), "{message}");
-        assert!(message.contains("0 baseline, 1 round-robin"), "{message}");
+        assert!(message.contains("0 baseline, 1 round-robin, 5 lookaside"), "{message}");
     }
 
     #[test]

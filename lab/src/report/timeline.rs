@@ -67,8 +67,8 @@ pub(crate) fn scale_up(
     )
 }
 
-/// A pod that came, by a balancer's list: from ready to the first call of `address`. The list is the
-/// first one with `servers` servers.
+/// A pod that came, by a balancer's list: from ready to the first call of `address`. The list is
+/// the first one with `servers` servers.
 pub(crate) fn scale_up_by_list(
     address: &str,
     ready_unix_s: f64,
@@ -98,7 +98,7 @@ pub(crate) fn scale_up_by_list(
 }
 
 /// The same for a client that watches EndpointSlices; `published` is when it could know, and by
-/// what, `why` what it waited for then.
+/// what, `why` what it then waited for.
 pub(crate) fn sliced(
     address: &str,
     ready_unix_s: f64,

@@ -19,8 +19,8 @@ pub(crate) struct Args {
     )]
     pub(crate) listen: Vec<SocketAddr>,
 
-    /// The service for clients that ask with the balancer's own name: NAME.NAMESPACE:PORT, or its
-    /// full DNS name.
+    /// The service for clients that ask with the balancer's own name: NAME, NAME.NAMESPACE, or its
+    /// full DNS name, each with :PORT where it has several.
     #[arg(long, env = "BACKEND_SERVICE_NAME", value_name = "SERVICE", hide_env_values = true)]
     pub(crate) backend_service_name: Option<String>,
 
@@ -58,6 +58,16 @@ pub(crate) struct Args {
         hide_env_values = true
     )]
     pub(crate) namespace: String,
+
+    /// Namespaces of which every Service is served to who asks for it, with commas between them.
+    #[arg(
+        long,
+        env = "GRPCLB_NAMESPACES",
+        value_name = "NAMESPACES",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub(crate) namespaces: Vec<String>,
 
     /// What follows .svc. in full names.
     #[arg(
@@ -214,7 +224,7 @@ mod tests {
     #[test]
     fn the_readme_has_the_table_of_the_command_line() {
         let rows = rows_of_the_command();
-        assert_eq!(rows.len(), 18);
+        assert_eq!(rows.len(), 19);
         assert_eq!(rows_of_the_readme(), rows);
     }
 

@@ -20,6 +20,7 @@ use evenkeel_control::{
     grpclb::{Grpclb, GrpclbSettings, SERVICE_NAME},
     names::{self, NameRules},
     sources::{file::FileSource, kubernetes},
+    weights,
 };
 use evenkeel_kubernetes::Cluster;
 use evenkeel_proto::grpc::lb::v1::FILE_DESCRIPTOR_SET;
@@ -148,7 +149,9 @@ fn start_sources(args: &Args) -> Result<(Control, JoinSet<()>), Error> {
         cluster_domain: args.cluster_domain.clone(),
         own: args.own_names.iter().map(|name| name.to_ascii_lowercase()).collect(),
         default_service: None,
+        namespaces: args.namespaces.iter().filter(|name| !name.is_empty()).cloned().collect(),
     };
+    let on_demand = !rules.namespaces.is_empty();
     if let Some(name) = &args.backend_service_name {
         let key = names::service_of(name, &rules)
             .map_err(|error| Error::Config(format!("BACKEND_SERVICE_NAME: {error}")))?;
@@ -163,22 +166,21 @@ fn start_sources(args: &Args) -> Result<(Control, JoinSet<()>), Error> {
         tasks.spawn(source.run(control.clone()));
     }
     let wanted = control.wanted().borrow().clone();
-    if let Some(problem) = wanted.iter().find_map(kubernetes::missing) {
-        return Err(Error::Config(problem));
-    }
     let kubeconfig = args.kubeconfig.clone();
     let cluster = move || {
         let cluster = kubeconfig.as_ref().map_or_else(Cluster::infer, Cluster::kubeconfig);
         cluster.map_err(|error| error.to_string())
     };
-    if !wanted.is_empty() {
+    if on_demand || !wanted.is_empty() {
         cluster().map_err(|error| {
-            let services: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+            let services = wanted.iter().map(ToString::to_string);
+            let services: Vec<String> = services.chain(args.namespaces.clone()).collect();
             let services = services.join(", ");
             Error::Config(format!("the endpoints of {services} are in Kubernetes: {error}"))
         })?;
     }
     tasks.spawn(kubernetes::run(control.clone(), cluster));
+    tasks.spawn(weights::run(control.clone()));
     Ok((control, tasks))
 }
 

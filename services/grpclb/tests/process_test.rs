@@ -321,16 +321,15 @@ async fn bad_configuration_exits_with_64_and_says_why() {
     let files = Files::new();
     let bad =
         files.write("bad.yaml", "services: [{name: a, drops: [{category: b, percent: 101}]}]");
-    let portless = files.write("portless.yaml", "services: [{name: a}]");
     for (args, reason) in [
         (&["--backends", "a=1.1.1.1:70000"][..], "expected an IP address and a port"),
         (&["--backends", "a=1.1.1.1:1;a=1.1.1.1:2"], "a.default is there twice"),
         (&["--config", &bad], "bad.yaml:1:"),
         (&["--config", "/none.yaml"], "/none.yaml: No such file"),
-        (&["--config", &portless], "expected the port of its endpoints"),
         (&["--backend-service-name", "a.b.c"], "BACKEND_SERVICE_NAME: expected name"),
         (&["--backend-service-name", "a:8000"], "no Kubernetes cluster is configured"),
-        (&["--backend-service-name", "a"], "expected the port of its endpoints"),
+        (&["--namespaces", "default"], "the endpoints of default are in Kubernetes"),
+        (&["--backend-service-name", "a:70000"], "from 1 to 65535, got 70000"),
         (&["--client-stats-interval", "10"], "expected a duration"),
         (&["--listen", "localhost:9000"], "expected an IP address"),
         (&["--tls-cert", "/none"], "--tls-key"),

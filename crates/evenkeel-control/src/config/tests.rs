@@ -1,7 +1,7 @@
 //! Configurations that are good, and the table of those that are not, with the place that is named.
 
 use super::*;
-use crate::snapshot::EndpointState;
+use crate::snapshot::{ENDPOINTS_MAX, EndpointState};
 
 fn read(text: &str) -> Result<Config, String> {
     Config::from_yaml(text, "grpclb.yaml", "default").map_err(|error| error.to_string())
@@ -50,10 +50,27 @@ fn everything_that_can_be_said_is_read() {
 }
 
 #[test]
-fn an_empty_file_serves_nothing() {
-    for text in ["", "# nothing yet\n", "services: []", "{}"] {
+fn nothing_is_served_by_those_who_say_so_and_not_by_an_empty_file() {
+    for text in ["services: []", "{}"] {
         assert_eq!(read(text), Ok(Config::default()), "{text:?}");
     }
+    for text in ["", "\n", "# nothing yet\n"] {
+        let error = read(text).expect_err(text);
+        assert!(error.contains("write `services: []`"), "{error}");
+    }
+}
+
+#[test]
+fn a_service_has_a_limit_of_endpoints() {
+    let endpoint = |n: usize| {
+        let [_, a, b, c] = (n as u32).to_be_bytes();
+        format!("  - {{address: \"10.{a}.{b}.{c}:8000\"}}\n")
+    };
+    let endpoints: String = (0..=ENDPOINTS_MAX).map(endpoint).collect();
+    let error = read(&format!("services:\n- name: one\n  endpoints:\n{endpoints}"));
+    let error = error.expect_err("too many");
+    assert!(error.starts_with("grpclb.yaml:2:"), "{error}");
+    assert!(error.contains("at most 20000 endpoints, got 20001"), "{error}");
 }
 
 #[test]

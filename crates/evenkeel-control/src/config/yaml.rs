@@ -23,7 +23,11 @@ use crate::{
     key::{Port, ServiceKey, check_label},
     names,
     snapshot::{Drop, ENDPOINTS_MAX, Endpoint, EndpointState, Policy, WEIGHT_DEFAULT, WEIGHT_MAX},
+    weights::LoadAware,
 };
+
+/// The most values that a file may have: as many as fit into the largest file.
+const NODES_MAX: usize = CONFIG_BYTES_MAX / 4;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,6 +60,7 @@ struct Service {
     drops: Vec<Spanned<DropRule>>,
     subset: Option<Subset>,
     allow: Option<Names>,
+    load_aware: Option<LoadAware>,
 }
 
 #[derive(Deserialize)]
@@ -193,7 +198,10 @@ pub(super) fn read(text: &str, file: &str, default_namespace: &str) -> Result<Co
         return Err(ConfigError::Other(message));
     }
     let reading = Reading { file, default_namespace };
-    let options = serde_saphyr::options! { with_snippet: false };
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        budget: serde_saphyr::budget! { max_nodes: NODES_MAX, max_events: 2 * NODES_MAX },
+    };
     let read: Option<File> =
         serde_saphyr::from_str_with_options(text, options).map_err(|error| {
             let message = error.to_string();
@@ -202,8 +210,12 @@ pub(super) fn read(text: &str, file: &str, default_namespace: &str) -> Result<Co
                 None => ConfigError::Other(format!("{file}: {message}")),
             }
         })?;
-    // An empty file serves nothing, as `services: []` does.
-    read.map_or_else(|| Ok(Config::default()), |read| config(read, &reading))
+    // More likely a writer that has not begun than somebody who wants to serve nothing.
+    let empty = || {
+        let text = "expected services, got nothing; write `services: []` to serve none";
+        ConfigError::Other(format!("{file}: {text}"))
+    };
+    config(read.ok_or_else(empty)?, &reading)
 }
 
 fn config(file: File, reading: &Reading<'_>) -> Result<Config, ConfigError> {
@@ -260,6 +272,7 @@ fn service(
         drops: drops(read.drops, reading)?,
         subset: read.subset.map(|subset| subset.size.0),
         allow: read.allow.map(|names| names.0),
+        load_aware: read.load_aware,
     };
     let (weights, policy) = (weights.collect(), Arc::new(policy));
     Ok((key, ServiceConfig { aliases: own, endpoints, weights, policy }))

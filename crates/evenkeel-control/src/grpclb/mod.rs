@@ -28,4 +28,5 @@ pub use service::{
 };
 pub(crate) use slots::Slots;
 pub use stream::{DRAIN_SPREAD, FIRST_MESSAGE_WAIT, MESSAGE_BYTES_MAX};
+pub(crate) use subset::Ring;
 pub use token::{decode as decode_token, of_drop as drop_token, of_endpoint as endpoint_token};

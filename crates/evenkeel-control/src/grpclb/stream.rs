@@ -31,7 +31,6 @@ use super::{
     rate::{Bucket, Pace},
     service::{Peer, Permit, Shared},
     slots::rotation,
-    subset,
 };
 use crate::{
     control::{Service, lock},
@@ -193,8 +192,7 @@ impl Stream {
 
     fn admit(&self, request: &InitialLoadBalanceRequest) -> Result<Client, End> {
         let name = &request.name;
-        let directory = self.shared.control.directory();
-        let service = directory.resolve(name).map_err(|error| match error {
+        let service = self.shared.control.service(name).map_err(|error| match error {
             NameError::Bad(text) => self.refuse(Refusal::BadName, Status::invalid_argument(text)),
             NameError::Unknown(text) => self.refuse(Refusal::UnknownName, Status::not_found(text)),
         })?;
@@ -277,7 +275,7 @@ struct Client {
 }
 
 impl Client {
-    fn new(shared: &Arc<Shared>, service: &Arc<Service>, peer: &Peer, name: &str) -> Self {
+    fn new(shared: &Arc<Shared>, service: Arc<Service>, peer: &Peer, name: &str) -> Self {
         let slot = lock(&service.slots).take(peer.ip());
         service.streams.fetch_add(1, Ordering::Relaxed);
         service.streams_total.fetch_add(1, Ordering::Relaxed);
@@ -286,8 +284,8 @@ impl Client {
         shared.enter(status.clone());
         Self {
             shared: shared.clone(),
-            service: service.clone(),
             published: service.follow(),
+            service,
             slot,
             bucket: Bucket::new(shared.settings.client_stats_interval),
             reported_at: None,
@@ -298,11 +296,11 @@ impl Client {
 
     fn list(&self, snapshot: &Snapshot) -> Arc<EncodedList> {
         let Some(size) = snapshot.policy.subset else { return self.service.list(snapshot) };
-        let serving: Vec<_> = snapshot.serving().collect();
-        if serving.len() <= size {
+        if snapshot.serving().count() <= size {
             return self.service.list(snapshot);
         }
-        let own = subset::choose(&serving, size, self.slot);
+        let ring = self.service.ring(snapshot);
+        let own = ring.window(size, self.slot);
         Arc::new(EncodedList::new(&own, &snapshot.policy.drops))
     }
 }
@@ -333,7 +331,7 @@ fn drained() -> Status {
 }
 
 fn gone(service: &Service) -> Status {
-    Status::not_found(format!("{} is not served here any more", service.key))
+    Status::not_found(format!("{} is not served here", service.key))
 }
 
 fn trailers(status: &Status) -> Frame<Bytes> {

@@ -8,19 +8,23 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::snapshot::Endpoint;
 
-/// The endpoints of the client with this number, in the order of the ring.
-pub(super) fn choose<'a>(
-    endpoints: &[&'a Endpoint],
-    size: usize,
-    client: u32,
-) -> Vec<&'a Endpoint> {
-    if endpoints.len() <= size {
-        return endpoints.to_vec();
+/// See the module's head. Made once for a snapshot: sorting is what subsets cost.
+pub(crate) struct Ring(Vec<Endpoint>);
+
+impl Ring {
+    /// The ring of these endpoints.
+    pub(crate) fn new(mut endpoints: Vec<Endpoint>) -> Self {
+        endpoints.sort_by_cached_key(|endpoint| (hash(endpoint.address), endpoint.address));
+        Self(endpoints)
     }
-    let mut ring = endpoints.to_vec();
-    ring.sort_by_cached_key(|endpoint| (hash(endpoint.address), endpoint.address));
-    let start = (u64::from(client) * size as u64 % ring.len() as u64) as usize;
-    (start..start + size).map(|at| ring[at % ring.len()]).collect()
+
+    /// The endpoints of the client with this number, at most `size`, in the order of the ring.
+    pub(super) fn window(&self, size: usize, client: u32) -> Vec<&Endpoint> {
+        let Self(ring) = self;
+        let size = size.min(ring.len());
+        let start = (u64::from(client) * size as u64 % ring.len().max(1) as u64) as usize;
+        (start..start + size).map(|at| &ring[at % ring.len()]).collect()
+    }
 }
 
 /// FNV-1a with a last mix, the same on every machine and in every version of ours.
@@ -48,8 +52,8 @@ mod tests {
     }
 
     fn chosen(endpoints: &[Endpoint], size: usize, client: u32) -> BTreeSet<SocketAddr> {
-        let all: Vec<&Endpoint> = endpoints.iter().collect();
-        choose(&all, size, client).iter().map(|endpoint| endpoint.address).collect()
+        let ring = Ring::new(endpoints.to_vec());
+        ring.window(size, client).iter().map(|endpoint| endpoint.address).collect()
     }
 
     #[test]
@@ -83,5 +87,6 @@ mod tests {
     #[test]
     fn few_endpoints_are_everybodys() {
         assert_eq!(chosen(&endpoints(3), 10, 7).len(), 3);
+        assert_eq!(chosen(&[], 10, 7).len(), 0);
     }
 }

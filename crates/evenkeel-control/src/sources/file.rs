@@ -1,9 +1,9 @@
-//! The YAML file, followed when it changes. By looking at it every second and not by the kernel's
+//! The YAML file, followed when it changes. By looking at it twice a second and not by the kernel's
 //! watches: Kubernetes swaps a symlink to a whole folder, on which a watch of the file goes blind,
 //! and network file systems tell nothing. Content is compared, not times, which some writers keep.
 //!
 //! What can't be read or used is reported, and the last good content stays in use. A file that is
-//! written in place is read half at times; so new content counts when two readings agree.
+//! written in place is read half at times, or empty; so new content counts when two looks agree.
 
 use std::{
     fs::File,
@@ -19,8 +19,8 @@ use crate::{
     control::Control,
 };
 
-/// How often the file is looked at.
-pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the file is looked at; a change counts after one to two of these.
+pub const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// The file's name among the sources.
 pub const SOURCE_NAME: &str = "file";
 
@@ -96,9 +96,7 @@ impl FileSource {
             ticks.tick().await;
             // The runtime's threads are not for waiting.
             let looked = tokio::task::spawn_blocking(move || {
-                let first = self.look();
-                // The second reading need not wait for a second: a writer that is at it shows.
-                let look = if first == Look::Changing { self.look() } else { first };
+                let look = self.look();
                 (self, look)
             });
             let Ok((source, look)) = looked.await else { return };

@@ -8,16 +8,18 @@ use std::{
 };
 
 use evenkeel_core::Address;
-use evenkeel_kubernetes::{Cluster, Selection, Slices, State};
+use evenkeel_kubernetes::{Cluster, Port, Selection, Slices, State};
 use tokio::{
     task::{AbortHandle, JoinSet},
-    time::sleep,
+    time::{MissedTickBehavior, interval, sleep},
 };
 
 use crate::{control::Control, key::ServiceKey, merge::Change, snapshot::Endpoint};
 
 /// How long it takes to look for a cluster again where there was none.
 const CLUSTER_RETRY: Duration = Duration::from_secs(10);
+/// How often services on demand are looked at, whether somebody still uses them.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// The source's name where it concerns no single service.
 const SOURCE_NAME: &str = "kubernetes";
 
@@ -27,6 +29,8 @@ pub async fn run(control: Control, cluster: impl Fn() -> Result<Cluster, String>
     let mut wanted = control.wanted();
     let mut watches = Watches { control, running: JoinSet::new(), by_key: BTreeMap::new() };
     let mut found: Option<Cluster> = None;
+    let mut sweeps = interval(SWEEP_INTERVAL);
+    sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let keys = wanted.borrow_and_update().clone();
         if found.is_none() && !keys.is_empty() {
@@ -39,21 +43,11 @@ pub async fn run(control: Control, cluster: impl Fn() -> Result<Cluster, String>
         tokio::select! {
             changed = wanted.changed() => if changed.is_err() { return },
             () = sleep(CLUSTER_RETRY), if missing => {}
+            _ = sweeps.tick() => watches.control.sweep(),
             // Only those that were ended end; taking them out keeps the set small.
             Some(_) = watches.running.join_next() => {}
         }
     }
-}
-
-/// Says what is missing before a service can be watched; `None` when nothing is.
-#[must_use]
-pub fn missing(key: &ServiceKey) -> Option<String> {
-    key.port.is_none().then(|| {
-        format!(
-            "{key}: expected the port of its endpoints, a number or a name, since Services are not \
-             read; add it (`port: 8000`, or {key}:8000), or give the service endpoints"
-        )
-    })
 }
 
 /// Tasks, one for each service; they end with this.
@@ -101,7 +95,7 @@ fn source_name(key: &ServiceKey) -> String {
 /// Watches one service until the task is ended.
 async fn one(control: Control, cluster: Cluster, key: ServiceKey) {
     let source = source_name(&key);
-    let (selection, watched) = match selection(&key) {
+    let (port, watched) = match wanted(&key) {
         Ok(both) => both,
         Err(error) => return control.source(&source, Err(error)),
     };
@@ -110,7 +104,9 @@ async fn one(control: Control, cluster: Cluster, key: ServiceKey) {
         let outcome = match watch.changed().await {
             State::Pending => continue,
             State::Failed(error) => Err(error.message.clone()),
-            State::Good { slices, error, .. } => take(&control, &key, &slices, &selection)
+            // Its task ends with its place among those wanted.
+            State::Good { slices, .. } if slices.is_empty() && control.absent(&key) => continue,
+            State::Good { slices, error, .. } => take(&control, &key, &slices, port.as_ref())
                 .and_then(|()| error.map_or(Ok(()), |error| Err(error.message.clone()))),
             // The enum may grow.
             _ => continue,
@@ -119,19 +115,33 @@ async fn one(control: Control, cluster: Cluster, key: ServiceKey) {
     }
 }
 
-fn selection(key: &ServiceKey) -> Result<(Selection, evenkeel_kubernetes::ServiceKey), String> {
-    let port = key.port.as_ref().ok_or_else(|| missing(key).unwrap_or_default())?;
-    let watched = evenkeel_kubernetes::ServiceKey::new(&key.namespace, &key.name)?;
-    Ok((Selection::new(port.to_string().parse()?), watched))
+/// The port, if the key has one, and the Service.
+fn wanted(key: &ServiceKey) -> Result<(Option<Port>, evenkeel_kubernetes::ServiceKey), String> {
+    let port = key.port.as_ref().map(|port| port.to_string().parse()).transpose()?;
+    Ok((port, evenkeel_kubernetes::ServiceKey::new(&key.namespace, &key.name)?))
 }
 
 fn take(
     control: &Control,
     key: &ServiceKey,
     slices: &Arc<Slices>,
-    selection: &Selection,
+    port: Option<&Port>,
 ) -> Result<(), String> {
-    let selected = slices.select(selection).map_err(|mismatch| mismatch.to_string())?;
+    let select = |port: Port| slices.select(&Selection::new(port));
+    let selected = match port {
+        Some(port) => select(port.clone()).map_err(|mismatch| mismatch.to_string())?,
+        // A Service with one port need not name it.
+        None => select(Port::Named(String::new())).or_else(|mismatch| {
+            let only = only_port(&mismatch.offered).ok_or_else(|| {
+                let offered = mismatch.offered.join(", ");
+                format!(
+                    "expected one port in the EndpointSlices of {key}, they have {offered}; name \
+                     the one that is meant (`port: 8000`, or {key}:8000)"
+                )
+            })?;
+            select(only).map_err(|mismatch| mismatch.to_string())
+        })?,
+    };
     let endpoints = selected.iter().filter_map(|endpoint| {
         // Two addresses of one pod would be two shares for it.
         let Some(Address::Tcp(address)) = endpoint.addresses().first() else { return None };
@@ -141,4 +151,11 @@ fn take(
     });
     control.watched(key, Change::Replace(endpoints.collect()));
     Ok(())
+}
+
+/// The one port that is offered, as `name=number` or, without a name, as `number`.
+fn only_port(offered: &[String]) -> Option<Port> {
+    let [only] = offered else { return None };
+    let (name, _) = only.split_once('=').unwrap_or(("", only));
+    Some(Port::Named(name.to_owned()))
 }

@@ -4,20 +4,22 @@
 //! A weight is what a backend could serve: calls a second over utilisation (gRFC A58). Unlike
 //! "least utilised" that does not depend on how much it gets now, so that following it does not
 //! move it: a backend at half its speed reports half the weight with any share. What is left of the
-//! loop is kept calm by smoothing, by a blackout for those that have just started, and by lists that
-//! are only sent when weights have moved by more than they are sure of.
+//! loop is kept calm by smoothing, by a blackout for those that have just started, and by lists
+//! that are only sent when weights have moved by more than they are sure of.
 //!
-//! [`Weights`] decides without I/O, `now` comes in; `watch` has the streams.
+//! [`Weights`] decides without I/O, `now` comes in; [`run`] has the streams.
 
 mod load;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
 pub use load::Load;
 pub use settings::LoadAware;
+pub use watch::{STREAMS_MAX, run};
 
 /// Nanoseconds since some epoch of the caller's.
 pub type Nanos = u64;

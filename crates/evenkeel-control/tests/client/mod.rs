@@ -1,6 +1,9 @@
 //! A client of the service without a gRPC library: it frames messages itself and polls the
 //! response's body when it wants to, so that it can be slow, silent or wrong on purpose.
 
+// Each test file uses a part of this.
+#![allow(dead_code)]
+
 use std::{
     net::SocketAddr,
     task::{Context, Poll, Waker},
@@ -62,6 +65,10 @@ impl Stage {
     pub(crate) fn new(yaml: &str) -> Self {
         let control = Control::new(NameRules::default(), Config::default());
         control.configure(&config(yaml));
+        Self::of(control)
+    }
+
+    pub(crate) fn of(control: Control) -> Self {
         let mut settings = GrpclbSettings::default();
         settings.phase = 0.0;
         Self { grpclb: Grpclb::new(control.clone(), settings), control }

@@ -20,9 +20,9 @@ use crate::{
 const OLD: [u8; 3] = [1, 2, 3];
 const NEW: u8 = 4;
 const AWAY: Duration = Duration::from_secs(30);
-/// After 30 s the wait between two tries has grown to 25.6 s at most.
-const SEEN_LIMIT_S: f64 = 26.0;
-/// A streaming list, the watch that goes on where it was, and one more when that one's time is over.
+/// The wait between two tries has grown to 30 s at most.
+const SEEN_LIMIT_S: f64 = 31.0;
+/// A streaming list, the watch that goes on where it was, and one more when its time is over.
 const REQUESTS_MAX: usize = 3;
 const CALLS_MIN: u64 = 6_000;
 const SLOT_S: f64 = 0.1;
@@ -70,7 +70,7 @@ fn report(stage: &Stage, finished: &Finished, left: f64, returned: f64) -> Phase
     ];
     found.figures.insert("away_s", returned - left);
     let (address, ready) = (stage.fleet.address(NEW).to_string(), stage.fleet.ready_unix_s(NEW));
-    let why = "the watch's next try: 0.8 s x 2, with jitter, to 30 s";
+    let why = "the watch's next try: from 0.8 s, doubled, with jitter, to 30 s";
     found.timelines.push(sliced(&address, ready, (returned, "API server back"), why, events));
     let api = stage.slices.as_ref().map(|slices| &slices.api);
     let requests = api.map_or(0, |api| api.requests().len());
@@ -89,7 +89,7 @@ fn report(stage: &Stage, finished: &Finished, left: f64, returned: f64) -> Phase
             &first_answers(stage.fleet.names(&[NEW]), events),
             returned,
             SEEN_LIMIT_S,
-            "an absence of 5 minutes: the wait may be 30 s",
+            "an API server that says Retry-After: 60 before it goes",
         ),
         bounded(
             "kubernetes.away.requests",

@@ -5,6 +5,7 @@ use super::{Example, Phase};
 mod balancers;
 mod drops;
 mod kill;
+mod load;
 mod scale;
 mod scene;
 mod steady;
@@ -40,8 +41,8 @@ pub(crate) static EXAMPLE: Example = Example {
 
   knows the endpoints: the balancers     picks: the client, in the order of the list
   HTTP/2 ends: client and greeter        survives: losing one balancer (the other takes over),
-                                         both (the last list stays), DNS, a greeter (but its calls
-                                         in flight)",
+                                         both (the last list stays), DNS,
+                                         a greeter (but its calls in flight)",
     phases: &[
         Phase {
             name: "steady",
@@ -77,6 +78,13 @@ pub(crate) static EXAMPLE: Example = Example {
             calls_per_s: 1000,
             seconds: 14,
             play: |run, name| Box::pin(drops::play(run, name)),
+        },
+        Phase {
+            name: "load",
+            what: "10 backends, one at half speed, 75 % load: weights that follow the load",
+            calls_per_s: 150,
+            seconds: 55,
+            play: |run, name| Box::pin(load::play(run, name)),
         },
     ],
 };
