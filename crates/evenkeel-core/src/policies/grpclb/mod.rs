@@ -1,8 +1,8 @@
 //! `grpclb`: backends by the word of a balancer (gRPC's grpclb.md, `grpc.lb.v1`).
 //!
-//! The policy keeps a stream to one balancer ([`link`]), takes its lists ([`list`]), connects to
+//! The policy keeps a stream to one balancer (`link`), takes its lists (`list`), connects to
 //! the servers in them by a child manager of `pick_first` keyed by address, or by one `pick_first`,
-//! walks the list for each call ([`picker`]) and reports what came of the calls ([`stats`]). A list
+//! walks the list for each call (`picker`) and reports what came of the calls (`stats`). A list
 //! stays in use while the balancer is away. Without one, or when the balancer says so, or when
 //! balancer and servers are lost together, calls go to the resolver's own backends (fallback).
 //!
