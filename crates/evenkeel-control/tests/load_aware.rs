@@ -88,19 +88,25 @@ async fn weights_follow_the_reports_and_end_with_the_setting() {
     let key = ServiceKey::parse("a", "default").expect("a key");
     let mut follow = control.follow(&key).expect("served");
 
-    // 200 and 100 calls a second: 4/3 and 2/3 of the mean. Who has no ORCA has the mean.
-    let weights = until(&mut follow, |now| now.get(&fast.address) == Some(&27)).await;
-    assert_eq!((weights[&slow.address], weights[&silent.address]), (13, 20));
+    // 200 and 100 calls a second: 4/3 and 2/3 of the mean. Who has no ORCA has the mean. A small
+    // change is not worth a list (CHANGE_MIN), so a weight may stay a little off.
+    let near = |now: &BTreeMap<SocketAddr, u32>, one: &Endpoint, weight: u32| {
+        now.get(&one.address).is_some_and(|now| now.abs_diff(weight) <= 2)
+    };
+    until(&mut follow, |now| {
+        near(now, &fast, 27) && near(now, &slow, 13) && near(now, &silent, 20)
+    })
+    .await;
 
     slow.says(100.0, 0.5);
-    until(&mut follow, |now| now[&fast.address] == now[&slow.address]).await;
+    until(&mut follow, |now| near(now, &fast, 20) && near(now, &slow, 20)).await;
 
     // Gone and back on its address: reports come again by themselves.
     let address = slow.address.to_string();
     slow.end().await;
     let back = Endpoint::start(&address, true).await;
     back.says(300.0, 0.5);
-    until(&mut follow, |now| now[&back.address] == 30 && now[&fast.address] == 10).await;
+    until(&mut follow, |now| near(now, &back, 30) && near(now, &fast, 10)).await;
 
     control.configure(&config(&[&fast, &back, &silent], ""));
     until(&mut follow, |now| now.values().all(|weight| *weight == 1)).await;
