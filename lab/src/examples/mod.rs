@@ -8,6 +8,7 @@ mod baseline;
 mod kubernetes;
 mod lookaside;
 mod round_robin;
+mod steady;
 
 /// Every example, in the order of its numbers.
 pub(crate) static ALL: &[&Example] =

@@ -1,12 +1,17 @@
 //! Example 6: the client watches the Service's EndpointSlices itself.
 
-use super::{Example, Phase};
+use std::sync::Arc;
+
+use super::{
+    Example, Phase,
+    steady::{self, Ids},
+};
+use crate::{error::LabError, report::PhaseReport, run::Run, stage::Stage};
 
 mod away;
 mod kill;
 mod rolling;
 mod scale;
-mod steady;
 
 pub(crate) static EXAMPLE: Example = Example {
     number: 6,
@@ -34,7 +39,7 @@ pub(crate) static EXAMPLE: Example = Example {
             what: "3 backends, nothing happens",
             calls_per_s: 700,
             seconds: 7,
-            play: |run, name| Box::pin(steady::play(run, name)),
+            play: |run, name| Box::pin(steady(run, name)),
         },
         Phase {
             name: "scale",
@@ -71,4 +76,12 @@ pub(crate) static EXAMPLE: Example = Example {
 fn phase(name: &str) -> &'static Phase {
     let found = EXAMPLE.phases.iter().find(|phase| phase.name == name);
     found.expect("each room of this example names its own phase")
+}
+
+async fn steady(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
+    let ids = Ids {
+        even_shares: "kubernetes.steady.even_shares",
+        none_failed: "kubernetes.steady.none_failed",
+    };
+    steady::play(Stage::open_with_api(run, &name, &[]).await?, phase("steady"), ids).await
 }

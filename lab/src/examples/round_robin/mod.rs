@@ -1,6 +1,12 @@
 //! Example 1: a headless Service. The client learns every pod from DNS and takes turns.
 
-use super::{Example, Phase};
+use std::sync::Arc;
+
+use super::{
+    Example, Phase,
+    steady::{self, Ids},
+};
+use crate::{error::LabError, report::PhaseReport, run::Run, stage::Stage};
 
 mod age;
 mod hang;
@@ -8,7 +14,6 @@ mod kill;
 mod replaced;
 mod rolling;
 mod scale;
-mod steady;
 mod storm;
 
 pub(crate) static EXAMPLE: Example = Example {
@@ -36,7 +41,7 @@ pub(crate) static EXAMPLE: Example = Example {
             what: "3 backends, nothing happens",
             calls_per_s: 700,
             seconds: 7,
-            play: |run, name| Box::pin(steady::play(run, name)),
+            play: |run, name| Box::pin(steady(run, name)),
         },
         Phase {
             name: "scale",
@@ -94,4 +99,12 @@ pub(crate) static EXAMPLE: Example = Example {
 fn phase(name: &str) -> &'static Phase {
     let found = EXAMPLE.phases.iter().find(|phase| phase.name == name);
     found.expect("each room of this example names its own phase")
+}
+
+async fn steady(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
+    let ids = Ids {
+        even_shares: "round-robin.steady.even_shares",
+        none_failed: "round-robin.steady.none_failed",
+    };
+    steady::play(Stage::open(run, &name, &[]).await?, phase("steady"), ids).await
 }

@@ -1,13 +1,13 @@
-//! Nothing happens: the shares are exact.
+//! Nothing happens, to clients that know all backends by themselves: the shares are exact. Examples
+//! that differ only in how the client learns of the backends play it on their own stages.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use super::phase;
+use super::Phase;
 use crate::{
     checks::{even_shares, none_failed},
     error::LabError,
     report::{Distribution, PhaseReport},
-    run::Run,
     stage::Stage,
 };
 
@@ -15,9 +15,17 @@ const BACKENDS: [u8; 3] = [1, 2, 3];
 const CALLS_MIN: u64 = 3_000;
 const FLAGS: [&str; 6] = ["--count", "3500", "--rate", "700", "--warmup", "5s"];
 
-pub(super) async fn play(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
-    let phase = phase("steady");
-    let mut stage = Stage::open_with_api(run, &name, &[]).await?;
+/// What the checks of one example are called.
+pub(super) struct Ids {
+    pub(super) even_shares: &'static str,
+    pub(super) none_failed: &'static str,
+}
+
+pub(super) async fn play(
+    mut stage: Stage,
+    phase: &Phase,
+    ids: Ids,
+) -> Result<PhaseReport, LabError> {
     stage.scale_up(&BACKENDS).await?;
     let lines = stage.original_lines(&["--count", "6", "--rate", "100", "--warmup", "5s"]).await?;
     let client = stage.client(&FLAGS).await?;
@@ -29,18 +37,13 @@ pub(super) async fn play(run: Arc<Run>, name: String) -> Result<PhaseReport, Lab
     let backends = stage.fleet.names(&BACKENDS);
     found.checks = vec![
         even_shares(
-            "kubernetes.steady.even_shares",
+            ids.even_shares,
             &report,
             &backends,
             CALLS_MIN,
             "--lb-policy pick_first: one backend gets all",
         ),
-        none_failed(
-            "kubernetes.steady.none_failed",
-            &report,
-            CALLS_MIN,
-            "--timeout 100us: shorter than a call",
-        ),
+        none_failed(ids.none_failed, &report, CALLS_MIN, "--timeout 100us: shorter than a call"),
     ];
     Ok(found)
 }
