@@ -5,6 +5,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use crate::{error::LabError, report::PhaseReport, run::Run};
 
 mod baseline;
+mod kill;
 mod kubernetes;
 mod lookaside;
 mod round_robin;
