@@ -7,6 +7,7 @@
 //! the API server).
 
 mod balancers;
+mod bench;
 mod blocks;
 mod checks;
 mod cli;
@@ -18,6 +19,7 @@ mod error;
 mod examples;
 mod faults;
 mod fleet;
+mod identities;
 mod l4;
 mod list;
 mod process;
@@ -28,5 +30,6 @@ mod run;
 mod service;
 mod slices;
 mod stage;
+mod unharmed;
 
 pub use cli::main_from;
