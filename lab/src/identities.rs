@@ -17,8 +17,8 @@ use crate::{error::LabError, run::Run};
 
 /// The trust domain, which the names of all identities begin with.
 const TRUST_DOMAIN: &str = "lab.local";
-/// The accounts that get an identity. Nobody is to trust the last one, though the same authority has
-/// signed it.
+/// The accounts that get an identity. Nobody is to trust the last one, though the same authority
+/// has signed it.
 const ACCOUNTS: [&str; 3] = [CLIENT, GREETER, STRANGER];
 /// The account of the client's pods.
 pub(crate) const CLIENT: &str = "client";

@@ -15,10 +15,13 @@ mod client;
 mod clock;
 mod dns;
 mod doctor;
+mod envoy;
 mod error;
 mod examples;
 mod faults;
 mod fleet;
+mod http;
+#[allow(dead_code, reason = "for example 4, which comes next")]
 mod identities;
 mod l4;
 mod list;

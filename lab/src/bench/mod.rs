@@ -7,7 +7,7 @@
 //! What a way *adds* needs a floor. It is `bare`: the same program with the same generated client
 //! over HTTP/2 connections to the same backends, taken in turn, without any gRPC channel. Our
 //! channel adds what `direct` costs beyond it; a proxy adds what the same bare client costs beyond
-//! it when it calls through the proxy (docs/adr/0024-what-we-measure-and-how.md).
+//! it when it calls through the proxy (docs/adr/0024).
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,6 +22,7 @@ use crate::{
 
 pub(crate) mod caller;
 mod child;
+mod command;
 mod floor;
 mod report;
 mod scene;
@@ -30,17 +31,17 @@ mod text;
 mod usage;
 
 use caller::Work;
-pub(crate) use report::{BenchReport, NotMeasured};
-use report::{LoadReport, Rounds, SCHEMA, Slice, WayReport};
+pub(crate) use command::{BenchArgs, execute};
+use report::{BenchReport, LoadReport, NotMeasured, Rounds, SCHEMA, Slice, WayReport};
 use scene::{Scene, WAYS, WITH_ENVOY};
 use statistics::{Spread, confidence};
-pub(crate) use text::print;
+use text::print;
 
 /// Calls in flight when the most calls a second are sought.
 const WORKERS: u32 = 64;
-/// Rounds and length of that search.
-const SEARCH_ROUNDS: usize = 3;
-const SEARCH_S: f64 = 2.0;
+/// Rounds and length of that search; a measurement that is shorter has a shorter search.
+const SEARCH_ROUNDS_MAX: u16 = 3;
+const SEARCH_S_MAX: u16 = 2;
 /// Between two slices: what the last one left behind ends.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -48,17 +49,19 @@ const SETTLE: Duration = Duration::from_millis(100);
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Amount {
     /// Rounds that count; one more before them warms up
-    #[arg(long, value_name = "N", default_value_t = 7, value_parser = value_parser!(u16).range(1..=101))]
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    #[arg(value_parser = value_parser!(u16).range(1..=101))]
     rounds: u16,
     /// Length of a slice: each way gets one in each round
-    #[arg(long, value_name = "S", default_value_t = 4, value_parser = value_parser!(u16).range(1..=600))]
+    #[arg(long, value_name = "S", default_value_t = 4)]
+    #[arg(value_parser = value_parser!(u16).range(1..=600))]
     seconds: u16,
     /// Calls a second of the first load; the second load is half of what the slowest way carries
     #[arg(long, value_name = "PER_S", default_value_t = 1000)]
     #[arg(value_parser = value_parser!(u32).range(1..=100_000))]
     rate: u32,
     /// A way to leave out; may be repeated
-    #[arg(long, value_name = "WAY", value_parser = ["sidecar"])]
+    #[arg(long, value_name = "WAY", value_parser = WITH_ENVOY)]
     without: Vec<String>,
 }
 
@@ -90,7 +93,7 @@ pub(crate) async fn measure(
         wanted.partition(|way| envoy.is_some() || !WITH_ENVOY.contains(way));
     run.progress().say("bench", &format!("starting {}", names.join(", ")));
     let mut bench = Bench { run, scene: Scene::open(run, &names).await?, names, clean: true };
-    let most = bench.most().await?;
+    let most = bench.most(amount).await?;
     let second = half(&most).unwrap_or(f64::from(amount.rate));
     let why = "half of what the slowest way carries";
     let mut loads = Vec::new();
@@ -140,10 +143,12 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     /// The most calls a second of each way, in a closed loop.
-    async fn most(&mut self) -> Result<Vec<(&'static str, Spread)>, LabError> {
-        let work = Work::Closed { workers: WORKERS, seconds: SEARCH_S };
-        let length = Duration::from_secs_f64(SEARCH_S);
-        let rounds = self.rounds("most calls a second", SEARCH_ROUNDS, work, length).await?;
+    async fn most(&mut self, amount: &Amount) -> Result<Vec<(&'static str, Spread)>, LabError> {
+        let seconds = amount.seconds.min(SEARCH_S_MAX);
+        let work = Work::Closed { workers: WORKERS, seconds: seconds.into() };
+        let (length, count) =
+            (Duration::from_secs(seconds.into()), amount.rounds.min(SEARCH_ROUNDS_MAX));
+        let rounds = self.rounds("most calls a second", count.into(), work, length).await?;
         let rate = |slice: &Slice| slice.seen.ok as f64 / slice.seen.wall_s;
         let most =
             |name: &&'static str| Some((*name, Spread::of(rounds.get(name)?.iter().map(rate))?));

@@ -322,4 +322,44 @@ mod tests {
             assert!(!slice.is_clean());
         }
     }
+
+    #[test]
+    fn every_key_of_the_document_is_in_the_readme() {
+        let names = ["bare", "direct", "sidecar"];
+        let mut report = BenchReport {
+            schema: SCHEMA,
+            version: "",
+            started_unix_s: 0.0,
+            wall_s: 0.0,
+            cpus: 2,
+            debug_build: true,
+            envoy: None,
+            rounds: 2,
+            confidence: 0.5,
+            ways: vec![WayReport { name: "bare", what: "", calls_per_s_max: None }],
+            not_run: vec![NotMeasured { name: "sidecar", why: String::new() }],
+            loads: vec![LoadReport::of(1000.0, String::new(), &names, &rounds())],
+            holds: true,
+        };
+        report.loads[0].ways.truncate(1);
+        let readme = include_str!("../../README.md");
+        let mut values = vec![serde_json::to_value(&report).unwrap()];
+        let mut seen = 0;
+        while let Some(value) = values.pop() {
+            match value {
+                serde_json::Value::Array(inner) => values.extend(inner),
+                serde_json::Value::Object(inner) => {
+                    for (key, value) in inner {
+                        // Roles are values, not keys.
+                        let is_role = PRICE.contains(&key.as_str()) || key == "greeters";
+                        assert!(is_role || readme.contains(&format!("`{key}`")), "`{key}`");
+                        seen += 1;
+                        values.push(value);
+                    }
+                }
+                _ => {}
+            }
+        }
+        assert!(seen > 50, "{seen}");
+    }
 }

@@ -9,7 +9,9 @@ use super::{
     report::{Cost, Slice},
     usage::Usage,
 };
-use crate::{envoy::Envoy, error::LabError, run::Run, stage::Stage};
+use crate::{
+    envoy::Envoy, error::LabError, examples::envoy_static::start_sidecar, run::Run, stage::Stage,
+};
 
 const BACKENDS: [u8; 3] = [1, 2, 3];
 const GREETERS: &str = "greeters";
@@ -54,7 +56,8 @@ impl Scene {
         match way {
             "direct" => Ok(vec!["--target".to_owned(), self.stage.target()]),
             "sidecar" => {
-                let (envoy, address) = todo_sidecar(&self.stage).await?;
+                let envoy = start_sidecar(&self.stage, "sidecar", 1, None).await?;
+                let address = self.stage.block.sidecar(1);
                 self.sidecar = Some(envoy);
                 Ok(bare(&[address.to_string()]))
             }
@@ -109,8 +112,4 @@ fn usages(processes: &BTreeMap<&'static str, Vec<u32>>) -> Result<BTreeMap<u32, 
 
 fn usage(pid: u32) -> Result<Usage, LabError> {
     Usage::of(pid).map_err(LabError::io(format!("can't read what process {pid} costs")))
-}
-
-async fn todo_sidecar(_: &Stage) -> Result<(Envoy, std::net::SocketAddr), LabError> {
-    unimplemented!()
 }

@@ -18,8 +18,8 @@ pub(crate) fn print(report: &BenchReport) -> String {
     }
     let envoy = report.envoy.as_ref().map_or_else(String::new, |of| format!(", Envoy {of}"));
     out += &format!(
-        "\n  {} rounds in turn, {} processors{envoy}; medians, and in parentheses the least and the \
-         greatest\n  round, between which the true median lies with {:.1} %\n",
+        "\n  {} rounds in turn, {} processors{envoy}; medians, and in parentheses the least and \
+         the greatest\n  round, between which the true median lies with {:.1} %\n",
         report.rounds,
         report.cpus,
         report.confidence * 100.0
@@ -54,10 +54,10 @@ fn print_load(out: &mut String, load: &LoadReport) {
     *out += &format!("\n{title}\n{}\n", "-".repeat(title.chars().count()));
     let columns = ["p50 ms", "p99 ms", "p50 beyond direct", "p99 beyond direct"];
     let [p50, p99, more_p50, more_p99] = columns;
-    *out += &format!("  {:<8} {p50:<22} {p99:<22} {more_p50:<24} {more_p99}\n", "");
+    *out += &format!("  {:<8} {p50:<24} {p99:<26} {more_p50:<26} {more_p99}\n", "");
     for figures in &load.ways {
         let row = format!(
-            "  {:<8} {:<22} {:<22} {:<24} {}",
+            "  {:<8} {:<24} {:<26} {:<26} {}",
             figures.way,
             spread(figures.p50_ms, 3),
             spread(figures.p99_ms, 3),

@@ -1,5 +1,5 @@
-//! What differs between what was sent and what came, in words. Pure, so that tests show each of them
-//! found.
+//! What differs between what was sent and what came, in words. Pure, so that tests show each
+//! difference found.
 
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    net::{SocketAddr, SocketAddrV4},
+    net::SocketAddrV4,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -27,7 +27,8 @@ const HEADER_LIST_BYTES_MAX: u32 = 256 * 1024;
 
 /// A mirror that serves; dropping it closes everything.
 pub(crate) struct Mirror {
-    address: SocketAddr,
+    #[cfg(test)]
+    pub(super) address: std::net::SocketAddr,
     calls: Calls,
     _serving: JoinSet<()>,
 }
@@ -56,6 +57,7 @@ impl Mirror {
     pub(crate) async fn start(address: SocketAddrV4) -> Result<Self, LabError> {
         let what = || format!("the mirror on {address}");
         let listener = TcpListener::bind(address).await.map_err(LabError::io(what()))?;
+        #[cfg(test)]
         let address = listener.local_addr().map_err(LabError::io(what()))?;
         let calls = Calls { given_up: watch::Sender::new(0) };
         let routes = Routes::new(Reflecting { calls: calls.clone() });
@@ -69,12 +71,12 @@ impl Mirror {
             // An end that comes early shows in the probes: nobody answers them.
             server.serve([listener]).await.ok();
         });
-        Ok(Self { address, calls, _serving: serving })
-    }
-
-    /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        Ok(Self {
+            #[cfg(test)]
+            address,
+            calls,
+            _serving: serving,
+        })
     }
 
     /// How many calls that it would never have answered were given up, from now on.

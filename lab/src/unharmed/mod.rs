@@ -1,6 +1,6 @@
-//! What a proxy must leave alone: `:authority`, trace context, deadlines, statuses, metadata of both
-//! kinds, long headers. A backend that mirrors what it got answers a client that says what it sent,
-//! and everything between them is real: the examples' own Envoys with their own files.
+//! What a proxy must leave alone: `:authority`, trace context, deadlines, statuses, metadata of
+//! both kinds, long headers. A backend that mirrors what it got answers a client that says what it
+//! sent, and everything between them is real: the examples' own Envoys with their own files.
 //!
 //! Both ends speak raw gRPC over our channel and our server. A generated client would hide what
 //! matters here: whether a status came in trailers or alone, and which headers came beside it.

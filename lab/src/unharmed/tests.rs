@@ -18,7 +18,7 @@ const IDS: Ids = Ids {
 
 async fn probed(authority: &str, expected: &str) -> Vec<Check> {
     let mirror = Mirror::start("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let target = format!("ipv4:{}", mirror.address());
+    let target = format!("ipv4:{}", mirror.address);
     let channel = Channel::builder(target).authority(authority).build().unwrap();
     probe(&channel, expected, &mirror, &IDS).await.unwrap()
 }
