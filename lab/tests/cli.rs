@@ -31,9 +31,13 @@ fn an_unknown_phase_is_exit_2_with_the_known_ones() {
 
 #[test]
 fn bad_usage_is_exit_2_and_help_is_exit_0() {
-    for bad in
-        [&["run"][..], &["run", "baseline", "--all"], &["dance"], &["run", "0", "--output", "xml"]]
-    {
+    for bad in [
+        &["run"][..],
+        &["run", "baseline", "--all"],
+        &["dance"],
+        &["bench", "--rounds", "0"],
+        &["run", "0", "--output", "xml"],
+    ] {
         let output = lab(bad);
         assert_eq!(output.status.code(), Some(2), "{bad:?}");
         assert!(output.stdout.is_empty(), "{bad:?}");
@@ -42,7 +46,7 @@ fn bad_usage_is_exit_2_and_help_is_exit_0() {
     let help = lab(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
     let help = text(&help.stdout);
-    for command in ["doctor", "list", "run"] {
+    for command in ["doctor", "list", "run", "bench"] {
         assert!(help.contains(command), "{help}");
     }
 }
