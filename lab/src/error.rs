@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use crate::cluster::kubectl::KubectlError;
+
 /// Each of these ends `lab run` with exit code 2.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LabError {
@@ -24,6 +26,8 @@ pub(crate) enum LabError {
     Report { name: String, path: PathBuf, source: serde_json::Error, log: String },
     #[error("phase {phase} panicked: {message}")]
     Panicked { phase: String, message: String },
+    #[error(transparent)]
+    Kubectl(#[from] KubectlError),
     #[error("interrupted by {0}; every process of the lab is gone")]
     Interrupted(&'static str),
 }
