@@ -12,7 +12,7 @@ use crate::{
     client::{Client, What},
     cluster::objects::PortRef,
     error::LabError,
-    run::Run,
+    run::{Run, Settings},
 };
 
 use super::view::{Reach, View};
@@ -65,7 +65,7 @@ async fn ask(name: &str) -> Result<Vec<String>, String> {
 /// are, a call a second may be made, which servers other than the greeter refuse as unknown.
 async fn connect(addresses: Vec<String>) -> Result<Vec<String>, LabError> {
     let family = if addresses.iter().any(|of| of.starts_with('[')) { "ipv6" } else { "ipv4" };
-    let run = Arc::new(Run::new(false, 1)?);
+    let run = Arc::new(Run::new(Settings::default())?);
     let target = format!("{family}:{}", addresses.join(","));
     let flags = ["--target", &target, "--count", "0", "--rate", "1", "--warmup", "10s"];
     let flags = flags.map(str::to_owned);

@@ -1,7 +1,7 @@
 //! Ports: those that clients name, those on which pods listen, and what a mesh takes them for.
 
 use crate::{
-    cluster::objects::{Container, PortRef, Service, ServicePort},
+    cluster::objects::{Container, PortRef, ServicePort},
     explain::{
         clients::{Client, Role},
         target::Scheme,
@@ -43,13 +43,7 @@ fn of_service(case: &Case<'_>, port: &ServicePort) -> Option<Verdict> {
         .flat_map(|of| &of.ports)
         .map(|of| (of.name.clone(), of.container_port))
         .collect();
-    let cure = |right: &str| {
-        case.command(&format!(
-            r#"patch service {} --type=json -p '[{{"op":"replace","path":"/spec/ports/{}/targetPort","value":{right}}}]'"#,
-            case.view.name,
-            index(case.service, port)
-        ))
-    };
+    let cure = |right: &str| patch(case, port, "replace", "targetPort", right);
     let first = declared.first()?;
     let right = match &first.0 {
         Some(name) => format!("\"{name}\""),
@@ -87,8 +81,15 @@ fn of_service(case: &Case<'_>, port: &ServicePort) -> Option<Verdict> {
     }
 }
 
-fn index(service: &Service, port: &ServicePort) -> usize {
-    service.spec.ports.iter().position(|of| of.port == port.port).unwrap_or_default()
+/// The command that sets `field` of `port` to `value`, which is JSON.
+fn patch(case: &Case<'_>, port: &ServicePort, op: &str, field: &str, value: &str) -> String {
+    let ports = &case.service.spec.ports;
+    let at = ports.iter().position(|of| of.port == port.port).unwrap_or_default();
+    case.command(&format!(
+        "patch service {} --type=json -p \
+         '[{{\"op\":\"{op}\",\"path\":\"/spec/ports/{at}/{field}\",\"value\":{value}}}]'",
+        case.view.name
+    ))
 }
 
 /// What is wrong with the port that a client names.
@@ -152,11 +153,7 @@ pub(super) fn protocol(case: &Case<'_>) -> Vec<Verdict> {
                 port.port,
                 port.name.as_deref().unwrap_or("without a name"),
             ),
-            case.command(&format!(
-                r#"patch service {} --type=json -p '[{{"op":"add","path":"/spec/ports/{}/appProtocol","value":"grpc"}}]'"#,
-                case.view.name,
-                index(case.service, port)
-            )),
+            patch(case, port, "add", "appProtocol", "\"grpc\""),
         )],
     }
 }

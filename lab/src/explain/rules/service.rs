@@ -50,6 +50,10 @@ pub(super) fn exists<'a>(view: &'a View, context: &str) -> (Option<&'a Service>,
 /// Settings that spoil the balancing of calls.
 pub(super) fn settings(case: &Case<'_>) -> Vec<Verdict> {
     let (spec, name) = (&case.service.spec, &case.view.name);
+    let set = |field: &str, value: &str| {
+        let patch = format!(r#"'{{"spec":{{"{field}":{value}}}}}'"#);
+        case.command(&format!("patch service {name} --type=merge -p {patch}"))
+    };
     let mut verdicts = Vec::new();
     if spec.kind == "ExternalName" {
         verdicts.push(Warns(
@@ -60,17 +64,13 @@ pub(super) fn settings(case: &Case<'_>) -> Vec<Verdict> {
     if spec.session_affinity == "ClientIP" {
         verdicts.push(Warns(
             "sessionAffinity: ClientIP: every connection of a client goes to the same pod".into(),
-            case.command(&format!(
-                r#"patch service {name} --type=merge -p '{{"spec":{{"sessionAffinity":"None"}}}}'"#
-            )),
+            set("sessionAffinity", "\"None\""),
         ));
     }
     if spec.publish_not_ready_addresses {
         verdicts.push(Warns(
             "publishNotReadyAddresses: true: clients get pods that are not ready".into(),
-            case.command(&format!(
-                r#"patch service {name} --type=merge -p '{{"spec":{{"publishNotReadyAddresses":false}}}}'"#
-            )),
+            set("publishNotReadyAddresses", "false"),
         ));
     }
     if verdicts.is_empty() {
