@@ -34,6 +34,7 @@ mod key;
 pub mod merge;
 pub mod metrics;
 pub mod names;
+mod newest;
 mod observe;
 mod peer;
 pub mod snapshot;

@@ -171,7 +171,7 @@ impl tower_service::Service<Request<Body>> for Grpclb {
 impl Shared {
     /// Room for one more stream.
     fn permit(self: &Arc<Self>, ip: IpAddr) -> Result<Permit, Status> {
-        let limits = self.control.directory().limits;
+        let limits = self.control.directory().limits();
         let all_max = limits.streams_max.unwrap_or(DEFAULT_STREAMS_MAX);
         let peer_max = limits.streams_per_peer_max.unwrap_or(DEFAULT_STREAMS_PER_PEER_MAX);
         let mut streams = lock(&self.streams);

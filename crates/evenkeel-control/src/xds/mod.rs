@@ -8,5 +8,10 @@
 //! resource changes no stream, and a stream's rules are proved with resources made by hand.
 
 mod resource;
+mod say;
+mod secrets;
+mod view;
+mod views;
 
 pub use resource::{Followed, Kind, KindResources, Resource, Resources, Views};
+pub use views::{ASKED_MAX, NodeViews, SYNC_WAIT_MAX, VIEWS_MAX};
