@@ -21,6 +21,7 @@ pub(crate) struct Nursery {
 /// One running child; dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Process {
+    pid: Pid,
     pidfd: OwnedFd,
     exit: watch::Receiver<Option<ExitStatus>>,
     _leash: oneshot::Sender<()>,
@@ -52,7 +53,7 @@ impl Nursery {
         let (leash, released) = oneshot::channel();
         let (exited, exit) = watch::channel(None);
         tokio::spawn(reap(child, released, exited, self.alive.subscribe()));
-        Ok(Spawned { process: Process { pidfd, exit, _leash: leash }, stdout, stderr })
+        Ok(Spawned { process: Process { pid, pidfd, exit, _leash: leash }, stdout, stderr })
     }
 
     /// Completes when no child is left.
@@ -62,6 +63,11 @@ impl Nursery {
 }
 
 impl Process {
+    /// The process id, for looking at `/proc`; signals go by the pidfd.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
     /// Sends `signal`; `false` when the process is gone.
     pub(crate) fn signal(&self, signal: Signal) -> bool {
         self.exit.borrow().is_none() && pidfd_send_signal(&self.pidfd, signal).is_ok()

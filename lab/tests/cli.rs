@@ -56,7 +56,7 @@ fn list_prints_the_examples_as_text_and_as_json() {
     let rows: serde_json::Value = serde_json::from_slice(&json.stdout).expect("one document");
     let names: Vec<&str> =
         rows.as_array().expect("a list").iter().filter_map(|row| row["name"].as_str()).collect();
-    assert_eq!(names, ["baseline", "round-robin", "lookaside", "kubernetes"]);
+    assert_eq!(names, ["baseline", "round-robin", "envoy-static", "lookaside", "kubernetes"]);
 }
 
 #[test]
@@ -70,6 +70,28 @@ fn doctor_finds_this_machine_fit_and_prints_each_finding() {
         ids,
         ["addresses", "ports", "files", "cpus", "clock", "children", "folder", "envoy"]
     );
+}
+
+#[test]
+fn an_envoy_that_was_named_and_is_not_there_is_exit_2_and_nothing_passes() {
+    let named = ["--envoy", "/nowhere/envoy"];
+    let run = lab(&[&["run", "envoy-static"][..], &named].concat());
+    assert_eq!(run.status.code(), Some(2));
+    assert!(run.stdout.is_empty(), "{}", text(&run.stdout));
+    let error = text(&run.stderr);
+    assert!(error.contains("--envoy names /nowhere/envoy"), "{error}");
+    // It is not required: other examples run without it.
+    let doctor = lab(&[&["doctor"][..], &named].concat());
+    assert_eq!(doctor.status.code(), Some(0));
+    let said = text(&doctor.stdout);
+    assert!(said.contains("- envoy      --envoy names /nowhere/envoy"), "{said}");
+}
+
+#[test]
+fn only_a_lab_starts_other_programs() {
+    let output = lab(&["exec", "true"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("unrecognized subcommand"));
 }
 
 #[test]

@@ -15,6 +15,9 @@ pub(crate) fn print(run: &RunReport) -> String {
     }
     let checks = || run.examples.iter().flat_map(|of| &of.phases).flat_map(|of| &of.checks);
     let failed: Vec<&Check> = checks().filter(|check| !check.holds).collect();
+    for example in &run.not_run {
+        out += &format!("- {} {} was not run: {}\n", example.number, example.name, example.why);
+    }
     let (all, wall_s, cpus) = (checks().count(), run.wall_s, run.cpus);
     if failed.is_empty() {
         out += &format!("√ all {all} checks hold ({wall_s:.1} s on {cpus} processors)\n");
