@@ -10,16 +10,13 @@ use std::{
 
 use rustix::process::Signal;
 use serde::Deserialize;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     blocks::Block,
     clock::unix_s,
     error::LabError,
+    http,
     run::Run,
     service::{Service, Starting},
     slices::Slices,
@@ -30,8 +27,6 @@ const PORT: u16 = 9000;
 const ADMIN_PORT: u16 = 9001;
 /// How often clients report.
 const REPORT_INTERVAL: &str = "1s";
-const STATUS_LIMIT: Duration = Duration::from_secs(5);
-const STATUS_BYTES_MAX: u64 = 1024 * 1024;
 /// How long a client's last report may be on its way.
 const SETTLE_LIMIT: Duration = Duration::from_secs(3);
 
@@ -212,9 +207,7 @@ impl Balancers {
     pub(crate) async fn status(&self, number: u8) -> Result<Status, LabError> {
         let address = self.admin(number);
         let what = format!("the status of the balancer at http://{address}/status");
-        let read = timeout(STATUS_LIMIT, get(address));
-        let late = || std::io::Error::other(format!("no answer within {STATUS_LIMIT:?}"));
-        let body = read.await.unwrap_or_else(|_| Err(late())).map_err(LabError::io(&what))?;
+        let body = http::get(address, "/status").await.map_err(LabError::io(&what))?;
         serde_json::from_str(&body).map_err(|error| LabError::io(what)(error.into()))
     }
 }
@@ -229,18 +222,5 @@ impl Totals {
         for (token, count) in &other.dropped {
             *self.dropped.entry(token.clone()).or_default() += count;
         }
-    }
-}
-
-/// The body of `GET /status`. HTTP/1.0, so that it comes in one piece and ends with the connection.
-async fn get(address: SocketAddr) -> std::io::Result<String> {
-    let mut socket = TcpStream::connect(address).await?;
-    let request = format!("GET /status HTTP/1.0\r\nHost: {address}\r\n\r\n");
-    socket.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    socket.take(STATUS_BYTES_MAX).read_to_string(&mut answer).await?;
-    match answer.split_once("\r\n\r\n") {
-        Some((head, body)) if head.contains(" 200 ") => Ok(body.to_owned()),
-        _ => Err(std::io::Error::other(format!("expected 200 and a body, got {answer:?}"))),
     }
 }

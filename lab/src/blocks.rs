@@ -19,6 +19,10 @@ const BACKENDS_MAX: u8 = 32;
 const DNS_HOST: u8 = 53;
 const API_HOST: u8 = 60;
 const CLUSTER_IP_HOST: u8 = 100;
+/// The port of a sidecar that clients call: the one in the files of `envoy/`.
+pub(crate) const SIDECAR_PORT: u16 = 10000;
+/// Sidecars of clients are .201 and so on.
+const SIDECAR_HOST: u8 = 200;
 /// Balancers are .111 and so on.
 const BALANCER_HOST: u8 = 110;
 const CLAIM_HOST: u8 = 254;
@@ -77,6 +81,11 @@ impl Block {
     /// The address of balancer `number`, from 1: it plays a pod IP.
     pub(crate) fn balancer_ip(&self, number: u8) -> Ipv4Addr {
         self.ip(BALANCER_HOST + number)
+    }
+
+    /// The address at which sidecar `number`, from 1, is called: it plays a client pod's loopback.
+    pub(crate) fn sidecar(&self, number: u8) -> SocketAddrV4 {
+        SocketAddrV4::new(self.ip(SIDECAR_HOST + number), SIDECAR_PORT)
     }
 
     /// The address that plays the Service's ClusterIP.

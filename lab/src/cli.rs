@@ -1,24 +1,34 @@
-//! The command line: `lab doctor | list | run`.
+//! The command line: `lab doctor | list | run | bench | envoy`.
 //!
 //! Exit codes: 0 all checks hold, 1 a check failed, 2 could not run (bad usage included, which is
 //! clap's own code for it).
 
-use std::{ffi::OsString, io::Write as _, process::ExitCode, sync::Arc};
+use std::{
+    ffi::OsString,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    doctor,
+    bench, doctor,
+    envoy::{self, Found},
     error::LabError,
     examples::{self, Example, Phase},
-    list, reexec,
-    report::{RunReport, json, text},
-    run::{self, Run},
+    explain::{self, Question},
+    list,
+    progress::Progress,
+    reexec,
+    report::{NotRun, RunReport, json, text},
+    run::{self, Run, Settings},
 };
 
-const FAILED: u8 = 1;
-const COULD_NOT_RUN: u8 = 2;
+pub(crate) const FAILED: u8 = 1;
+pub(crate) const COULD_NOT_RUN: u8 = 2;
 
 /// Runs and measures gRPC load-balancing examples with real processes on this machine.
 #[derive(Debug, Parser)]
@@ -32,6 +42,9 @@ struct Cli {
 enum Command {
     /// Says whether this machine can run the examples, and what to do if not
     Doctor {
+        /// The Envoy of examples 2 and later, instead of $ENVOY, one on $PATH, or the pinned wheel
+        #[arg(long, value_name = "FILE")]
+        envoy: Option<PathBuf>,
         /// How to print
         #[arg(long, value_enum, default_value_t)]
         output: Output,
@@ -42,8 +55,24 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         output: Output,
     },
+    /// Says why a gRPC service on a cluster is not balanced; reads, and changes nothing
+    Explain {
+        #[command(flatten)]
+        question: Question,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
     /// Runs examples and checks their promises
     Run(RunArgs),
+    /// Measures what each way to balance costs, all of them in one run
+    Bench(bench::BenchArgs),
+    /// Prints the path of the Envoy that a run would use, and installs the wheel if it has to
+    Envoy {
+        /// The Envoy to use, instead of $ENVOY, one on $PATH, or the pinned wheel
+        #[arg(long, value_name = "FILE")]
+        envoy: Option<PathBuf>,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -61,6 +90,13 @@ struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 10)]
     #[arg(value_parser = value_parser!(u16).range(1..=1000))]
     restarts: u16,
+    /// The Envoy to run, instead of $ENVOY, one on $PATH, or the pinned wheel
+    #[arg(long, value_name = "FILE")]
+    envoy: Option<PathBuf>,
+    /// Worker threads of each Envoy; each takes turns of its own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = value_parser!(u16).range(1..=64))]
+    envoy_concurrency: u16,
     /// Keep the run's folder (the children's logs and reports) and print its path
     #[arg(long)]
     keep: bool,
@@ -70,7 +106,7 @@ struct RunArgs {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Output {
+pub(crate) enum Output {
     /// For people
     #[default]
     Text,
@@ -106,8 +142,8 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 async fn execute(command: Command) -> ExitCode {
     match command {
-        Command::Doctor { output } => {
-            let findings = doctor::examine().await;
+        Command::Doctor { envoy, output } => {
+            let findings = doctor::examine(envoy.as_deref()).await;
             let printed = pick(output, || doctor::text(&findings), || json::print(&findings));
             if let Err(error) = emit(&printed) {
                 return could_not_run(&error);
@@ -123,14 +159,50 @@ async fn execute(command: Command) -> ExitCode {
             let printed = pick(output, || list::text(&rows), || json::print(&rows));
             emit(&printed).map_or_else(|error| could_not_run(&error), |()| ExitCode::SUCCESS)
         }
+        Command::Explain { question, output } => answer(&question, output).await,
+        Command::Envoy { envoy } => show_envoy(envoy.as_deref()).await,
         Command::Run(arguments) => match choose(&arguments) {
-            Ok(chosen) => run_chosen(&arguments, &chosen).await,
+            Ok(chosen) => tokio::select! {
+                equipped = equip(&arguments, chosen) => run_chosen(&arguments, equipped).await,
+                signal = interrupted() => {
+                    could_not_run(&LabError::Interrupted(signal).to_string())
+                }
+            },
             Err(message) => could_not_run(&message),
         },
+        Command::Bench(arguments) => bench::execute(arguments).await,
     }
 }
 
-fn pick(output: Output, text: impl FnOnce() -> String, json: impl FnOnce() -> String) -> String {
+async fn answer(question: &Question, output: Output) -> ExitCode {
+    match explain::explain(question).await {
+        Ok(answer) => {
+            let printed = pick(output, || answer.text(), || json::print(&answer));
+            let code = if answer.holds { ExitCode::SUCCESS } else { FAILED.into() };
+            emit(&printed).map_or_else(|error| could_not_run(&error), |()| code)
+        }
+        Err(error) => could_not_run(&error.to_string()),
+    }
+}
+
+async fn show_envoy(named: Option<&Path>) -> ExitCode {
+    let progress = Progress::start();
+    let found = tokio::select! {
+        found = envoy::find(named, &progress) => found.map_err(LabError::from),
+        signal = interrupted() => Err(LabError::Interrupted(signal)),
+    };
+    let printed = found.map_err(|missing| missing.to_string());
+    match printed.and_then(|found| emit(&format!("{}\n", found.path.display()))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => could_not_run(&message),
+    }
+}
+
+pub(crate) fn pick(
+    output: Output,
+    text: impl FnOnce() -> String,
+    json: impl FnOnce() -> String,
+) -> String {
     match output {
         Output::Text => text(),
         Output::Json => json(),
@@ -138,18 +210,57 @@ fn pick(output: Output, text: impl FnOnce() -> String, json: impl FnOnce() -> St
 }
 
 /// Writes results to stdout. `print!` would panic when the reader is gone (`lab list | head -1`).
-fn emit(text: &str) -> Result<(), String> {
+pub(crate) fn emit(text: &str) -> Result<(), String> {
     let written = std::io::stdout().lock().write_all(text.as_bytes());
     written.map_err(|error| format!("can't write the results to stdout: {error}"))
 }
 
-async fn run_chosen(arguments: &RunArgs, chosen: &Chosen) -> ExitCode {
-    let run = match Run::new(arguments.keep, arguments.restarts) {
+/// What is played, and with which Envoy.
+struct Equipped {
+    chosen: Chosen,
+    envoy: Option<Found>,
+    not_run: Vec<NotRun>,
+}
+
+/// Finds an Envoy if an example needs one. Without any, those examples are not run; the others are.
+async fn equip(arguments: &RunArgs, chosen: Chosen) -> Equipped {
+    if !chosen.iter().any(|(example, _)| example.needs_envoy) {
+        return Equipped { chosen, envoy: None, not_run: Vec::new() };
+    }
+    let progress = Progress::start();
+    match envoy::find(arguments.envoy.as_deref(), &progress).await {
+        Ok(found) => {
+            let Found { path, version, by } = &found;
+            progress.say("lab", &format!("Envoy {version}: {}, by {by}", path.display()));
+            Equipped { chosen, envoy: Some(found), not_run: Vec::new() }
+        }
+        Err(missing) => {
+            let (without, with): (Chosen, Chosen) =
+                chosen.into_iter().partition(|(example, _)| !example.needs_envoy);
+            let why = missing.to_string();
+            let not_run = with.iter().map(|(example, _)| NotRun::new(example, &why)).collect();
+            Equipped { chosen: without, envoy: None, not_run }
+        }
+    }
+}
+
+async fn run_chosen(arguments: &RunArgs, equipped: Equipped) -> ExitCode {
+    let Equipped { chosen, envoy, not_run } = equipped;
+    if let (true, Some(first)) = (chosen.is_empty(), not_run.first()) {
+        return could_not_run(&first.why);
+    }
+    let settings = Settings {
+        keep: arguments.keep,
+        restarts: arguments.restarts,
+        envoy,
+        envoy_concurrency: arguments.envoy_concurrency,
+    };
+    let run = match Run::new(settings) {
         Ok(run) => Arc::new(run),
         Err(error) => return could_not_run(&error.to_string()),
     };
     let outcome = tokio::select! {
-        outcome = run::play(&run, chosen) => outcome,
+        outcome = run::play(&run, &chosen) => outcome,
         signal = interrupted() => Err(LabError::Interrupted(signal)),
     };
     // The phases are dropped by now, and with them every child was sent SIGKILL.
@@ -158,20 +269,29 @@ async fn run_chosen(arguments: &RunArgs, chosen: &Chosen) -> ExitCode {
         run.progress().say("lab", &format!("kept {}", run.folder().display()));
     }
     match outcome {
-        Ok(report) => {
+        Ok(mut report) => {
+            report.not_run = not_run;
             let printed = pick(arguments.output, || text::print(&report), || json::print(&report));
-            emit(&printed).map_or_else(|error| could_not_run(&error), |()| verdict(&report).into())
+            let code = verdict(&report, arguments);
+            emit(&printed).map_or_else(|error| could_not_run(&error), |()| code.into())
         }
         Err(error) => could_not_run(&error.to_string()),
     }
 }
 
-fn verdict(report: &RunReport) -> u8 {
-    if report.holds { 0 } else { FAILED }
+/// A check that failed says more than an example that was not run. `--all` means all that this
+/// machine can run; an example or an Envoy that was asked for by name has to be there.
+fn verdict(report: &RunReport, arguments: &RunArgs) -> u8 {
+    let by_name = !arguments.all || arguments.envoy.is_some();
+    match (report.holds, report.not_run.is_empty()) {
+        (false, _) => FAILED,
+        (true, false) if by_name => COULD_NOT_RUN,
+        (true, _) => 0,
+    }
 }
 
 /// Completes on Ctrl-C, SIGTERM or a closed terminal, with the signal's name.
-async fn interrupted() -> &'static str {
+pub(crate) async fn interrupted() -> &'static str {
     let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) = (
         signal(SignalKind::interrupt()),
         signal(SignalKind::terminate()),
@@ -219,7 +339,7 @@ fn phases_of(examples: &[&'static Example]) -> impl Iterator<Item = &'static Pha
     examples.iter().flat_map(|example| example.phases)
 }
 
-fn could_not_run(message: &str) -> ExitCode {
+pub(crate) fn could_not_run(message: &str) -> ExitCode {
     eprintln!("lab: could not run: {message}");
     COULD_NOT_RUN.into()
 }
@@ -228,11 +348,16 @@ fn could_not_run(message: &str) -> ExitCode {
 mod tests {
     use super::*;
 
-    fn chosen(arguments: &[&str]) -> Result<Vec<(&'static str, Vec<&'static str>)>, String> {
+    fn parsed(arguments: &[&str]) -> RunArgs {
         let cli = Cli::try_parse_from(["lab", "run"].iter().chain(arguments));
         let Command::Run(arguments) = cli.expect("valid usage").command else {
             panic!("run was asked for")
         };
+        arguments
+    }
+
+    fn chosen(arguments: &[&str]) -> Result<Vec<(&'static str, Vec<&'static str>)>, String> {
+        let arguments = parsed(arguments);
         let names = |(example, phases): (&'static Example, Vec<&'static Phase>)| {
             (example.name, phases.iter().map(|phase| phase.name).collect())
         };
@@ -249,7 +374,10 @@ mod tests {
         let by_name: Vec<_> =
             chosen(&["baseline", "round-robin"]).unwrap().iter().map(|(name, _)| *name).collect();
         assert_eq!(by_name, ["baseline", "round-robin"]);
-        assert_eq!(chosen(&["0", "1", "5", "6", "baseline"]).unwrap(), chosen(&["--all"]).unwrap());
+        let numbers = examples::ALL.iter().map(|example| example.number.to_string());
+        let words: Vec<String> = numbers.chain(["baseline".to_owned()]).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        assert_eq!(chosen(&words).unwrap(), chosen(&["--all"]).unwrap());
     }
 
     #[test]
@@ -260,8 +388,8 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_check_is_exit_1() {
-        let report = |holds| RunReport {
+    fn a_failed_check_is_exit_1_and_an_example_that_was_asked_for_and_not_run_is_exit_2() {
+        let report = |holds, not_run| RunReport {
             schema: "",
             version: "",
             started_unix_s: 0.0,
@@ -269,8 +397,17 @@ mod tests {
             cpus: 1,
             holds,
             examples: Vec::new(),
+            not_run,
         };
-        assert_eq!((verdict(&report(true)), verdict(&report(false))), (0, 1));
+        let none = || vec![NotRun { number: 2, name: "envoy-static", why: String::new() }];
+        let (all, named) = (parsed(&["--all"]), parsed(&["0", "2"]));
+        let envoy = parsed(&["--all", "--envoy", "/nowhere"]);
+        for arguments in [&all, &named, &envoy] {
+            assert_eq!(verdict(&report(true, vec![]), arguments), 0);
+            assert_eq!(verdict(&report(false, none()), arguments), 1);
+        }
+        let codes = [&all, &named, &envoy].map(|asked| verdict(&report(true, none()), asked));
+        assert_eq!(codes, [0, 2, 2]);
     }
 
     #[test]

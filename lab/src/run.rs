@@ -16,11 +16,12 @@ use tokio::{process::Command, task::JoinSet};
 
 use crate::{
     clock::unix_s,
+    envoy::Found,
     error::LabError,
     examples::{Example, Phase},
     process::Nursery,
     progress::Progress,
-    reexec::PARENT_ENV,
+    reexec::{EXEC, PARENT_ENV},
     report::{ExampleReport, PhaseReport, RunReport, SCHEMA},
 };
 
@@ -43,20 +44,32 @@ pub(crate) struct Run {
     folder: Folder,
     nursery: Nursery,
     progress: Progress,
-    restarts: u16,
+    settings: Settings,
+}
+
+/// What the command line says of a run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Settings {
+    /// The folder stays when the run is over.
+    pub(crate) keep: bool,
+    /// Pods that a rolling restart replaces.
+    pub(crate) restarts: u16,
+    /// The Envoy to run, of a run that needs one.
+    pub(crate) envoy: Option<Found>,
+    /// Worker threads of each Envoy.
+    pub(crate) envoy_concurrency: u16,
 }
 
 impl Run {
-    /// Makes the run's folder; it is removed when the value is dropped unless `keep`. `restarts` is
-    /// how many pods a rolling restart replaces.
+    /// Makes the run's folder; it is removed when the value is dropped unless it is to be kept.
     ///
     /// # Errors
     ///
     /// When the folder can't be made or this program can't be found.
-    pub(crate) fn new(keep: bool, restarts: u16) -> Result<Self, LabError> {
+    pub(crate) fn new(settings: Settings) -> Result<Self, LabError> {
         let exe = std::env::current_exe().map_err(LabError::io("can't find this program"))?;
-        let (folder, nursery) = (Folder::make(keep)?, Nursery::new());
-        Ok(Self { exe, folder, nursery, progress: Progress::start(), restarts })
+        let (folder, nursery) = (Folder::make(settings.keep)?, Nursery::new());
+        Ok(Self { exe, folder, nursery, progress: Progress::start(), settings })
     }
 
     /// A command that re-executes the lab as `child`.
@@ -65,6 +78,28 @@ impl Run {
         command.arg(child).env_clear().env(PARENT_ENV, std::process::id().to_string());
         command.envs(ENV_KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         command
+    }
+
+    /// A command for another program, with the environment of our own children, which dies with the
+    /// lab as they do.
+    pub(crate) fn tied(&self, program: &Path) -> Command {
+        let mut command = self.command(EXEC);
+        command.arg(program);
+        command
+    }
+
+    /// The Envoy of this run.
+    ///
+    /// # Errors
+    ///
+    /// When the run was started without one, for examples that need none.
+    pub(crate) fn envoy(&self) -> Result<&Found, LabError> {
+        self.settings.envoy.as_ref().ok_or(LabError::Unlooked)
+    }
+
+    /// Worker threads of each Envoy.
+    pub(crate) fn envoy_concurrency(&self) -> u16 {
+        self.settings.envoy_concurrency
     }
 
     /// Where child processes are started.
@@ -79,7 +114,7 @@ impl Run {
 
     /// Pods that a rolling restart replaces, one after the other.
     pub(crate) fn restarts(&self) -> u16 {
-        self.restarts
+        self.settings.restarts
     }
 
     /// The run's folder.
@@ -201,6 +236,7 @@ pub(crate) async fn play(
         cpus,
         holds: played.iter().all(|(.., report)| report.holds()),
         examples: examples.collect(),
+        not_run: Vec::new(),
     })
 }
 

@@ -2,7 +2,11 @@
 //! and a fleet. Phases share nothing, so they run side by side without disturbing each other's
 //! figures.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{SocketAddr, SocketAddrV4},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     blocks::{BACKEND_PORT, Block},
@@ -30,6 +34,8 @@ pub(crate) struct Stage {
     /// Deleted and not gone yet: their slice says so.
     terminating: Vec<u8>,
     client_env: Vec<(&'static str, String)>,
+    /// What clients call instead of the Service.
+    sidecar: Option<SocketAddrV4>,
 }
 
 impl Stage {
@@ -57,6 +63,7 @@ impl Stage {
             published: Vec::new(),
             terminating: Vec::new(),
             client_env: Vec::new(),
+            sidecar: None,
         })
     }
 
@@ -77,14 +84,30 @@ impl Stage {
         Ok(stage)
     }
 
+    /// From now on clients call the proxy at `address`, over one connection: they know of no other
+    /// address, and whose turn it is is not theirs to say.
+    pub(crate) fn call_through(&mut self, address: SocketAddrV4) {
+        self.sidecar = Some(address);
+    }
+
+    /// `flags` after those that every client of this phase has, but for the target.
+    pub(crate) fn with_policy<'a>(&self, flags: &[&'a str]) -> Vec<&'a str> {
+        let policy: &[&str] =
+            if self.sidecar.is_some() { &["--lb-policy", "pick_first"] } else { &[] };
+        policy.iter().chain(flags).copied().collect()
+    }
+
     /// A progress line of this phase.
     pub(crate) fn say(&self, what: &str) {
         self.run.progress().say(&self.phase, what);
     }
 
-    /// The target of every client of this phase: a Service, asked for at our API server or else, as
-    /// a headless one, at our DNS server.
+    /// The target of every client of this phase: a sidecar, or a Service, asked for at our API
+    /// server or else, as a headless one, at our DNS server.
     pub(crate) fn target(&self) -> String {
+        if let Some(sidecar) = self.sidecar {
+            return format!("ipv4:{sidecar}");
+        }
         if self.slices.is_some() {
             return format!("kubernetes:///{SERVICE}.default:{BACKEND_PORT}");
         }
@@ -137,7 +160,8 @@ impl Stage {
         Client::start(&self.run, &name, &flags, &self.client_env).await
     }
 
-    /// Starts a client and waits until it has a READY subchannel to each of `hosts`. A backend
+    /// Starts a client and waits until it has a READY subchannel to each of `hosts`, or to the
+    /// sidecar. A backend
     /// that never gets READY is not an error: the checks on its share will say so.
     ///
     /// # Errors
@@ -149,7 +173,10 @@ impl Stage {
         flags: &[&str],
     ) -> Result<Client, LabError> {
         let client = self.client(flags).await?;
-        let wanted = self.fleet.addresses(hosts);
+        let wanted = match self.sidecar {
+            Some(sidecar) => vec![sidecar.to_string()],
+            None => self.fleet.addresses(hosts),
+        };
         let ready = client.until(READY_LIMIT, |events| all_ready(events, &wanted)).await?;
         if ready {
             self.say(&format!("the client is READY to {}", wanted.join(", ")));
@@ -176,6 +203,7 @@ impl Stage {
 
     fn flags(&self, flags: &[&str]) -> Vec<String> {
         let target = ["--target".to_owned(), self.target()];
-        target.into_iter().chain(flags.iter().map(|flag| (*flag).to_owned())).collect()
+        let flags = self.with_policy(flags).into_iter().map(str::to_owned);
+        target.into_iter().chain(flags).collect()
     }
 }

@@ -6,6 +6,9 @@
 
 use serde::Serialize;
 
+mod envoy;
+#[cfg(test)]
+mod envoy_tests;
 mod faults;
 mod lookaside;
 #[cfg(test)]
@@ -14,6 +17,7 @@ mod shares;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use envoy::{exact_turns, lost_in_flight, nothing_deprecated, slow_gets_less};
 pub(crate) use faults::{
     Dead, Hung, aged, bounded, failures_within_open_streams, failures_within_sent, none_after_eof,
     only_unavailable_from, out_of_rotation,

@@ -34,6 +34,7 @@ pub(crate) static EXAMPLE: Example = Example {
   HTTP/2 ends: client and greeter        survives: losing DNS, once connected
                                          loses: all calls in flight with greeter 1; then all
                                          calls move to one other greeter",
+    needs_envoy: false,
     phases: &[
         Phase {
             name: "round_robin",

@@ -5,14 +5,21 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use crate::{error::LabError, report::PhaseReport, run::Run};
 
 mod baseline;
+pub(crate) mod envoy_static;
+mod kill;
 mod kubernetes;
 mod lookaside;
 mod round_robin;
 mod steady;
 
 /// Every example, in the order of its numbers.
-pub(crate) static ALL: &[&Example] =
-    &[&baseline::EXAMPLE, &round_robin::EXAMPLE, &lookaside::EXAMPLE, &kubernetes::EXAMPLE];
+pub(crate) static ALL: &[&Example] = &[
+    &baseline::EXAMPLE,
+    &round_robin::EXAMPLE,
+    &envoy_static::EXAMPLE,
+    &lookaside::EXAMPLE,
+    &kubernetes::EXAMPLE,
+];
 
 /// One way to balance gRPC calls.
 pub(crate) struct Example {
@@ -29,6 +36,8 @@ pub(crate) struct Example {
     pub(crate) doubles: &'static [&'static str],
     /// Who knows the endpoints, who picks, where HTTP/2 ends, what survives losing each part.
     pub(crate) picture: &'static str,
+    /// Whether it can't be run without an Envoy.
+    pub(crate) needs_envoy: bool,
     pub(crate) phases: &'static [Phase],
 }
 
@@ -79,7 +88,10 @@ mod tests {
     fn an_unknown_example_is_told_with_those_that_are_known() {
         let Err(message) = find("meshy") else { panic!("there is no such example") };
         assert!(message.contains("\"meshy\""), "{message}");
-        assert!(message.contains("0 baseline, 1 round-robin, 5 lookaside"), "{message}");
+        assert!(
+            message.contains("0 baseline, 1 round-robin, 2 envoy-static, 5 lookaside"),
+            "{message}"
+        );
     }
 
     #[test]

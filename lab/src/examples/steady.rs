@@ -19,6 +19,8 @@ const FLAGS: [&str; 6] = ["--count", "3500", "--rate", "700", "--warmup", "5s"];
 pub(super) struct Ids {
     pub(super) even_shares: &'static str,
     pub(super) none_failed: &'static str,
+    /// What breaks the first.
+    pub(super) uneven: &'static str,
 }
 
 pub(super) async fn play(
@@ -31,18 +33,13 @@ pub(super) async fn play(
     let client = stage.client(&FLAGS).await?;
     let report = client.wait(Duration::from_secs(30)).await?.report;
     stage.fleet.all_alive()?;
-    let mut found = PhaseReport::new(phase.name, phase.what, &report).set(&FLAGS, &[]);
+    let mut found = PhaseReport::new(phase.name, phase.what, &report);
+    found = found.set(&stage.with_policy(&FLAGS), &[]);
     found.lines = lines;
     found.distributions.push(Distribution::whole("all calls", &report));
     let backends = stage.fleet.names(&BACKENDS);
     found.checks = vec![
-        even_shares(
-            ids.even_shares,
-            &report,
-            &backends,
-            CALLS_MIN,
-            "--lb-policy pick_first: one backend gets all",
-        ),
+        even_shares(ids.even_shares, &report, &backends, CALLS_MIN, ids.uneven),
         none_failed(ids.none_failed, &report, CALLS_MIN, "--timeout 100us: shorter than a call"),
     ];
     Ok(found)

@@ -32,6 +32,16 @@ pub(crate) struct RunReport {
     pub(crate) cpus: usize,
     pub(crate) holds: bool,
     pub(crate) examples: Vec<ExampleReport>,
+    /// Examples that this machine lacks something for. They have not passed: nothing was checked.
+    pub(crate) not_run: Vec<NotRun>,
+}
+
+/// An example that was chosen and could not be run.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct NotRun {
+    pub(crate) number: u8,
+    pub(crate) name: &'static str,
+    pub(crate) why: String,
 }
 
 /// One example.
@@ -99,6 +109,12 @@ pub(crate) struct Row {
     pub(crate) p50_ms: Option<f64>,
     pub(crate) p99_ms: Option<f64>,
     pub(crate) max_ms: Option<f64>,
+}
+
+impl NotRun {
+    pub(crate) fn new(example: &Example, why: &str) -> Self {
+        Self { number: example.number, name: example.name, why: why.to_owned() }
+    }
 }
 
 impl ExampleReport {

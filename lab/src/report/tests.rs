@@ -29,6 +29,7 @@ fn made_up(holds: bool) -> RunReport {
         cpus: 2,
         holds,
         examples: vec![example],
+        not_run: vec![NotRun { number: 8, name: "unequipped", why: "no Envoy".to_owned() }],
     }
 }
 

@@ -15,6 +15,9 @@ pub(crate) fn print(run: &RunReport) -> String {
     }
     let checks = || run.examples.iter().flat_map(|of| &of.phases).flat_map(|of| &of.checks);
     let failed: Vec<&Check> = checks().filter(|check| !check.holds).collect();
+    for example in &run.not_run {
+        out += &format!("- {} {} was not run: {}\n", example.number, example.name, example.why);
+    }
     let (all, wall_s, cpus) = (checks().count(), run.wall_s, run.cpus);
     if failed.is_empty() {
         out += &format!("√ all {all} checks hold ({wall_s:.1} s on {cpus} processors)\n");
@@ -61,6 +64,23 @@ fn print_phase(out: &mut String, phase: &PhaseReport) {
     for (key, value) in &phase.greeter_env {
         *out += &format!("  greeter {key}={value}\n");
     }
+    // A phase may make its calls itself.
+    if phase.client.calls > 0 {
+        print_client(out, phase);
+    }
+    for distribution in &phase.distributions {
+        print_distribution(out, distribution);
+    }
+    for timeline in &phase.timelines {
+        print_timeline(out, timeline);
+    }
+    for check in &phase.checks {
+        print_check(out, check);
+    }
+    *out += "\n";
+}
+
+fn print_client(out: &mut String, phase: &PhaseReport) {
     *out += &format!("  client {}\n", phase.client_flags.join(" "));
     let client = &phase.client;
     *out += &format!(
@@ -75,16 +95,6 @@ fn print_phase(out: &mut String, phase: &PhaseReport) {
     for (code, count) in client.by_code.iter().filter(|(_, count)| **count > 0) {
         *out += &format!("    {code} {count}\n");
     }
-    for distribution in &phase.distributions {
-        print_distribution(out, distribution);
-    }
-    for timeline in &phase.timelines {
-        print_timeline(out, timeline);
-    }
-    for check in &phase.checks {
-        print_check(out, check);
-    }
-    *out += "\n";
 }
 
 fn print_distribution(out: &mut String, distribution: &Distribution) {

@@ -97,6 +97,47 @@ pub(crate) fn scale_up_by_list(
     )
 }
 
+/// What is known of a pod that a proxy found for its client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Proxied {
+    pub(crate) ready_unix_s: f64,
+    pub(crate) published_unix_s: f64,
+    /// When the proxy had as many endpoints as there are now.
+    pub(crate) listed_unix_s: Option<f64>,
+    /// When as many were healthy.
+    pub(crate) healthy_unix_s: Option<f64>,
+}
+
+/// A pod that came, found by an Envoy that asks DNS: from ready to the first call of `address`.
+pub(crate) fn scale_up_by_envoy(
+    address: &str,
+    pod: &Proxied,
+    held_back: &str,
+    dns: &Dns,
+    events: &[Event],
+) -> Timeline {
+    let published = pod.published_unix_s;
+    let ip = address.rsplit_once(':').map_or(address, |(ip, _)| ip);
+    let asked = dns.first_question_since(published);
+    let before = asked.zip(dns.last_question_before(published)).map(|(asked, at)| asked - at);
+    let why = before.map_or_else(String::new, |since| {
+        format!("TTL {TTL_S} s: asked {since:.1} s after the question before")
+    });
+    let call = first(events, published, |what| is_first_call(what, ip));
+    chain(
+        format!("{address}: from ready to its first call"),
+        published,
+        &[
+            ("backend ready", Some(pod.ready_unix_s), String::new()),
+            ("DNS published", Some(published), held_back.to_owned()),
+            ("DNS asked again", asked, why),
+            ("in Envoy's list", pod.listed_unix_s, "DNS answer, and the lab's look".to_owned()),
+            ("health checks passed", pod.healthy_unix_s, "TCP connect, grpc.health.v1".to_owned()),
+            ("first call answered", call, "its turn in the rotation".to_owned()),
+        ],
+    )
+}
+
 /// The same for a client that watches EndpointSlices; `published` is when it could know, and by
 /// what, `why` what it then waited for.
 pub(crate) fn sliced(

@@ -34,6 +34,7 @@ static TROUBLE: Example = Example {
     real: &[],
     doubles: &[],
     picture: "",
+    needs_envoy: false,
     phases: &[
         Phase {
             name: "waits",
@@ -73,8 +74,12 @@ async fn with_child(
     then("the sleeper".to_owned()).await
 }
 
+fn settings() -> Settings {
+    Settings { keep: false, restarts: 1, envoy: None, envoy_concurrency: 1 }
+}
+
 async fn trouble(name: &str) -> LabError {
-    let run = Arc::new(Run::new(false, 1).unwrap());
+    let run = Arc::new(Run::new(settings()).unwrap());
     let phases = TROUBLE.phases.iter().filter(|phase| ["waits", name].contains(&phase.name));
     let outcome = play(&run, &[(&TROUBLE, phases.collect())]).await;
     let all_gone = tokio::time::timeout(Duration::from_secs(10), run.nursery().empty());

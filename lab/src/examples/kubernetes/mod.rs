@@ -33,6 +33,7 @@ pub(crate) static EXAMPLE: Example = Example {
   HTTP/2 ends: client and greeter                  survives: losing the API server (the last
                                                    set stays), losing a greeter (but its calls
                                                    in flight)",
+    needs_envoy: false,
     phases: &[
         Phase {
             name: "steady",
@@ -82,6 +83,7 @@ async fn steady(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
     let ids = Ids {
         even_shares: "kubernetes.steady.even_shares",
         none_failed: "kubernetes.steady.none_failed",
+        uneven: "--lb-policy pick_first: one backend gets all",
     };
     steady::play(Stage::open_with_api(run, &name, &[]).await?, phase("steady"), ids).await
 }

@@ -43,6 +43,7 @@ pub(crate) static EXAMPLE: Example = Example {
   HTTP/2 ends: client and greeter        survives: losing one balancer (the other takes over),
                                          both (the last list stays), DNS,
                                          a greeter (but its calls in flight)",
+    needs_envoy: false,
     phases: &[
         Phase {
             name: "steady",

@@ -35,6 +35,7 @@ pub(crate) static EXAMPLE: Example = Example {
   knows the endpoints: the client, from DNS    picks: the client, per call
   HTTP/2 ends: client and greeter              survives: losing DNS (the last list stays),
                                                losing a greeter (but its calls in flight)",
+    needs_envoy: false,
     phases: &[
         Phase {
             name: "steady",
@@ -105,6 +106,7 @@ async fn steady(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
     let ids = Ids {
         even_shares: "round-robin.steady.even_shares",
         none_failed: "round-robin.steady.none_failed",
+        uneven: "--lb-policy pick_first: one backend gets all",
     };
     steady::play(Stage::open(run, &name, &[]).await?, phase("steady"), ids).await
 }
