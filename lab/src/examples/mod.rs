@@ -5,7 +5,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use crate::{error::LabError, report::PhaseReport, run::Run};
 
 mod baseline;
-mod envoy_static;
+pub(crate) mod envoy_static;
 mod kill;
 mod kubernetes;
 mod lookaside;

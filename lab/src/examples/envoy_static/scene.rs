@@ -76,7 +76,7 @@ impl Scene {
 /// # Errors
 ///
 /// When it can't be started.
-pub(super) async fn start(
+pub(crate) async fn start(
     stage: &Stage,
     name: &str,
     number: u8,
