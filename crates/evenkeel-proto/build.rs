@@ -1,7 +1,12 @@
 //! Generates the protocols' messages and stubs with protox, so that nobody needs protoc, and keeps
 //! the descriptor sets of services that tools ask a server for.
 
-use std::{env, error::Error, fs, path::PathBuf};
+use std::{
+    env,
+    error::Error,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use prost::Message as _;
 
@@ -19,6 +24,9 @@ const FILES: [&str; 5] = [
 /// Imported by `FILES`; no Rust module is made of it.
 const IMPORTS: [&str; 1] = ["validate/validate.proto"];
 
+/// Where our subset of Envoy's API is, with all its files.
+const ENVOY: [&str; 2] = ["envoy", "google/rpc"];
+
 fn main() -> Result<(), Box<dyn Error>> {
     // Read at run time: Bazel compiles this program in one folder and runs it in another.
     let manifest_dir =
@@ -35,5 +43,30 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let descriptors = protox::compile(FILES, [&root])?;
     tonic_prost_build::configure().build_transport(false).compile_fds(descriptors)?;
+    let mut envoy = Vec::new();
+    for folder in ENVOY {
+        find_protos(&root, Path::new(folder), &mut envoy)?;
+    }
+    envoy.sort();
+    let descriptors = protox::compile(envoy, [&root])?;
+    fs::write(out_dir.join("envoy.bin"), descriptors.encode_to_vec())?;
+    // One file with the modules as they are nested: twenty packages refer to each other by place.
+    let envoy = tonic_prost_build::configure().build_transport(false).include_file("envoy.rs");
+    envoy.compile_fds(descriptors)?;
+    Ok(())
+}
+
+/// Adds all `.proto` files below `folder`, as paths from `root`.
+fn find_protos(root: &Path, folder: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+    println!("cargo::rerun-if-changed={}", root.join(folder).display());
+    for entry in fs::read_dir(root.join(folder))? {
+        let entry = entry?;
+        let path = folder.join(entry.file_name());
+        if entry.path().is_dir() {
+            find_protos(root, &path, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "proto") {
+            found.push(path);
+        }
+    }
     Ok(())
 }

@@ -19,7 +19,7 @@ mod manifests;
 
 /// Our packages by height: a dependency may not lie higher than what depends on it. Tests may lean
 /// on anything (evenkeel's on evenkeel-server, say).
-const HEIGHTS: [(&str, u8); 22] = [
+const HEIGHTS: [(&str, u8); 23] = [
     ("apiserver", 0),
     ("evenkeel-core", 0),
     ("evenkeel-proto", 0),
@@ -32,6 +32,7 @@ const HEIGHTS: [(&str, u8); 22] = [
     ("evenkeel-control", 3),
     ("evenkeel-telemetry", 3),
     ("helloworld", 4),
+    ("program", 4),
     ("client", 5),
     ("greeter", 5),
     ("grpclb", 5),

@@ -5,12 +5,12 @@ use std::{ffi::OsString, net::SocketAddr, time::Duration};
 
 use clap::{ArgAction, Parser, error::ContextKind, error::ContextValue};
 use client::{
-    duration,
     flags::{backoff_up_to, in_flight, rate},
     greeting::HashHeader,
     load::{Mode, Plan},
 };
 use evenkeel::{Channel, ChannelBuilder, Keepalive, dns::DnsOptions};
+use program::duration;
 use serde_json::{Value, json};
 
 /// Calls that are made when neither `--count` nor `--duration` is given.

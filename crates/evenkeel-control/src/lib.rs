@@ -35,12 +35,15 @@ pub mod merge;
 pub mod metrics;
 pub mod names;
 mod observe;
+mod peer;
 pub mod snapshot;
 pub mod sources;
 pub mod status;
 pub mod weights;
+pub mod xds;
 
 pub use control::{Control, SourceStatus};
 pub use demand::{ABSENT_TIME, ON_DEMAND_IDLE, ON_DEMAND_MAX};
 pub use key::{LABEL_BYTES_MAX, Port, ServiceKey};
 pub use observe::{Refusal, Warning};
+pub use peer::Peer;

@@ -20,6 +20,7 @@ use crate::{
     key::ServiceKey,
     metrics::{Kind, Page},
     observe::{Refusal, Warning},
+    peer::Peer,
     snapshot::{Endpoint, EndpointState, Policy, Published},
 };
 
@@ -123,13 +124,7 @@ pub struct ClientView {
 }
 
 impl ClientStatus {
-    pub(crate) fn new(
-        id: u64,
-        peer: &crate::grpclb::Peer,
-        name: &str,
-        service: ServiceKey,
-        slot: u32,
-    ) -> Self {
+    pub(crate) fn new(id: u64, peer: &Peer, name: &str, service: ServiceKey, slot: u32) -> Self {
         Self {
             id,
             address: peer.address,

@@ -70,3 +70,15 @@ pub mod xds {
         }
     }
 }
+
+/// Envoy's API, the messages of xDS: a subset of upstream's messages and fields, compared with
+/// upstream's files by the test in `upstream/`.
+mod xds_api {
+    // The generator documents only what the .proto file comments.
+    #![allow(missing_docs, unused_qualifications, clippy::large_enum_variant)]
+    include!(concat!(env!("OUT_DIR"), "/envoy.rs"));
+}
+pub use xds_api::{envoy, google};
+
+/// The encoded `FileDescriptorSet` of [`envoy`], for server reflection.
+pub const ENVOY_FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/envoy.bin"));

@@ -6,6 +6,7 @@ use crate::{error::LabError, report::PhaseReport, run::Run};
 
 mod baseline;
 mod envoy_static;
+mod kill;
 mod kubernetes;
 mod lookaside;
 mod round_robin;

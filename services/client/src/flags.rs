@@ -10,11 +10,11 @@ use evenkeel::{
     kubernetes::KubernetesOptions,
     tls::{ClientTls, Identity, Roots, TlsError},
 };
+use program::duration;
 use rustls::crypto::ring;
 use thiserror::Error;
 
 use crate::{
-    duration,
     load::{IN_FLIGHT_MAX, Mode, Plan, RATE_MAX},
     tally::SLOTS_MAX,
 };

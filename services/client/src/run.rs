@@ -13,10 +13,10 @@ use std::{
 
 use evenkeel::Channel;
 use helloworld::greeter_client::GreeterClient;
+use program::EXIT_CONFIG;
 use tonic::Status;
 
 use crate::{
-    EXIT_CONFIG,
     admin::Admin,
     attempts::Attempts,
     cost,

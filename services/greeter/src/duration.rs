@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use program::duration;
+
 /// A duration setting, as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Setting {
@@ -19,33 +21,8 @@ pub(crate) fn parse(text: &str) -> Result<Setting, String> {
         let bare_number = Some(text.to_owned());
         return Ok(Setting { value: Duration::from_millis(ms), bare_number });
     }
-    let value = with_units(text).ok_or_else(|| {
-        format!("expected a duration such as 5s, 100ms, 1.5s or 1m30s, got {text:?}")
-    })?;
+    let value = duration::parse(text).map_err(|error| error.to_string())?;
     Ok(Setting { value, bare_number: None })
-}
-
-fn with_units(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let number_len = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at(number_len);
-        let unit_len = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit_len);
-        let unit_s = match unit {
-            "us" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return None,
-        };
-        let seconds = number.parse::<f64>().ok()? * unit_s;
-        total = total.checked_add(Duration::try_from_secs_f64(seconds).ok()?)?;
-        rest = tail;
-    }
-    (!text.is_empty()).then_some(total)
 }
 
 #[cfg(test)]

@@ -246,9 +246,9 @@ async fn a_port_in_use_exits_one_and_names_it() {
 #[tokio::test]
 async fn bad_configuration_exits_64_and_says_what_was_expected() {
     let cases: [Case; 15] = [
-        (&["--delay", "soon"], &[], "expected a duration such as 5s"),
+        (&["--delay", "soon"], &[], "expected numbers with units such as 5s"),
         (&[], &[("GRPC_MAX_CONNECTION_AGE", "5x")], "got \"5x\""),
-        (&[], &[("GRPC_MAX_CONNECTION_AGE", "")], "expected a duration such as 5s"),
+        (&[], &[("GRPC_MAX_CONNECTION_AGE", "")], "expected numbers with units such as 5s"),
         (&[], &[("GRPC_MAX_CONNECTION_AGE", "5")], "expected 10ms to 365 days, got 5ms"),
         (&["--error-rate", "1.5"], &[], "expected a fraction from 0 to 1"),
         (&[], &[("GREETER_ERROR_RATE", "NaN")], "expected a fraction from 0 to 1"),
@@ -259,7 +259,7 @@ async fn bad_configuration_exits_64_and_says_what_was_expected() {
         (&["--max-connections", "0"], &[], "max_connections: expected at least 1"),
         (&["--capacity", "0"], &[], "expected a number from 1 to 1000000, got \"0\""),
         (&["--orca", "--orca-oob-min", "0s"], &[], "orca.min_report_interval: expected 1ms"),
-        (&[], &[("GREETER_ORCA_OOB_MIN", "often")], "expected a duration such as 5s"),
+        (&[], &[("GREETER_ORCA_OOB_MIN", "often")], "expected numbers with units such as 5s"),
         (&["--nonsense"], &[], "--nonsense"),
     ];
     for (args, env, expected) in cases {

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::Parser;
 use evenkeel_control::{ServiceKey, sources::flags};
 
-use crate::duration;
+use program::duration;
 
 /// A lookaside balancer that speaks grpclb.
 #[derive(Debug, Parser)]

@@ -3,17 +3,9 @@
 
 mod admin;
 mod args;
-mod duration;
-mod tls;
 
-use std::{
-    ffi::OsString,
-    io::{self, Write as _},
-    net::SocketAddr,
-    process::ExitCode,
-};
+use std::{ffi::OsString, io, process::ExitCode};
 
-use clap::Parser as _;
 use evenkeel_channelz::Channelz;
 use evenkeel_control::{
     Control,
@@ -27,17 +19,13 @@ use evenkeel_proto::grpc::lb::v1::FILE_DESCRIPTOR_SET;
 use evenkeel_server::{
     ConfigError, Health, ServeError, Server, ServerView, ShutdownHandle, Termination, tls::TlsError,
 };
-use tokio::{net::TcpListener, task::JoinSet, time::Instant};
+use program::{EXIT_CONFIG, EXIT_FAILURE, ListenError, tls};
+use tokio::{task::JoinSet, time::Instant};
 use tonic::service::Routes;
 use tracing::{error, info};
-use tracing_subscriber::EnvFilter;
 
 use crate::{admin::Shown, args::Args};
 
-/// The exit code for bad configuration, EX_USAGE of sysexits.
-const EXIT_CONFIG: u8 = 64;
-/// The exit code for a failure to start or to go on.
-const EXIT_FAILURE: u8 = 1;
 /// The health service's name for "the process lives": SERVING from the start.
 const LIVENESS: &str = "liveness";
 /// The health service's name for "clients may come": SERVING from the first sync on.
@@ -53,11 +41,8 @@ enum Error {
     Config(String),
     #[error("bad configuration: {0}")]
     Server(#[from] ConfigError),
-    #[error(
-        "could not listen on {address}: {source}; free it or choose another with --listen or \
-         GRPCLB_LISTEN"
-    )]
-    Listen { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error("{0}")]
     Admin(io::Error),
     #[error("could not catch SIGTERM and SIGINT: {0}")]
@@ -76,16 +61,12 @@ enum Error {
 /// Exit codes: 0 after a drain, 1 when it can't start, 64 for bad configuration, and 128 plus the
 /// signal's number when a second signal cuts the drain short.
 pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(args) {
+    let args: Args = match program::arguments(args) {
         Ok(args) => args,
-        Err(error) => {
-            // Nobody is left to tell when even this can't be written.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { EXIT_CONFIG } else { 0 });
-        }
+        Err(code) => return code,
     };
-    start_log();
-    match run_to_the_end(args) {
+    program::start_log("info");
+    match program::block_on(run(args)).map_err(Error::Runtime).flatten() {
         Ok(code) => code.into(),
         Err(error) => {
             error!("{error}");
@@ -95,21 +76,6 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             })
         }
     }
-}
-
-fn start_log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    // Already set when another entry point of the same process was here first; then that one stays.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
-}
-
-fn run_to_the_end(args: Args) -> Result<u8, Error> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Runtime)?;
-    let result = runtime.block_on(run(args));
-    // Waits for nothing: after a second signal nothing may hold the process.
-    runtime.shutdown_background();
-    result
 }
 
 async fn run(args: Args) -> Result<u8, Error> {
@@ -134,11 +100,8 @@ async fn run(args: Args) -> Result<u8, Error> {
         let shown = Shown { control, grpclb, server: server.stats() };
         tasks.spawn(admin::serve(listener, shown));
     }
-    let mut listeners = Vec::new();
-    for address in args.listen {
-        listeners.push(listen(address).await?);
-    }
-    announce(&listeners);
+    let listeners = program::listen(&args.listen, "--listen or GRPCLB_LISTEN").await?;
+    program::announce(&listeners);
     Ok(signals.serve(server, listeners).await?.exit_code())
 }
 
@@ -198,7 +161,8 @@ fn server(args: &Args, grpclb: Grpclb) -> Result<Server, Error> {
     if let Some(age) = args.max_connection_age {
         builder = builder.max_connection_age(age);
     }
-    if let Some(tls) = tls::of(args)? {
+    let (cert, key) = (args.tls_cert.as_deref(), args.tls_key.as_deref());
+    if let Some(tls) = tls::server(cert, key, args.tls_client_ca.as_deref())? {
         builder = builder.tls(tls)?;
     }
     Ok(builder.build(Routes::new(grpclb).add_service(channelz.into_service()))?)
@@ -233,20 +197,4 @@ async fn end_streams(shutdown: ShutdownHandle, delay: std::time::Duration, grpcl
     let at = Instant::now() + delay;
     tokio::time::sleep_until(at).await;
     grpclb.end_streams();
-}
-
-async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
-}
-
-/// Says the real ports: the kernel accepts connections from `listen` on. One line for each port.
-fn announce(listeners: &[TcpListener]) {
-    let mut ports: Vec<_> =
-        listeners.iter().filter_map(|one| one.local_addr().ok()).map(|at| at.port()).collect();
-    ports.sort_unstable();
-    ports.dedup();
-    for port in ports {
-        // A closed standard output is no reason not to serve.
-        let _ = writeln!(io::stdout(), "Started server on port {port}");
-    }
 }

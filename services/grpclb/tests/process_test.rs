@@ -338,7 +338,7 @@ async fn bad_configuration_exits_with_64_and_says_why() {
         (&["--backend-service-name", "a:8000"], "no Kubernetes cluster is configured"),
         (&["--namespaces", "default"], "the endpoints of default are in Kubernetes"),
         (&["--backend-service-name", "a:70000"], "from 1 to 65535, got 70000"),
-        (&["--client-stats-interval", "10"], "expected a duration"),
+        (&["--client-stats-interval", "10"], "a unit is missing; expected numbers"),
         (&["--listen", "localhost:9000"], "expected an IP address"),
         (&["--tls-cert", "/none"], "--tls-key"),
         (&["--max-connections", "0"], "max_connections: expected at least 1"),

@@ -21,7 +21,6 @@ pub(crate) use entries::{Entry, entries};
 pub use entries::{LIST_ENTRIES_MAX, LIST_ENTRIES_SOFT_MAX};
 pub use rate::{STATS_BURST, STATS_RATE_FACTOR_MAX};
 pub use reports::{CALLS_PER_REPORT_MAX, ClientTotals, DROP_TOKENS_MAX};
-pub(crate) use service::Peer;
 pub use service::{
     DEFAULT_CLIENT_STATS_INTERVAL, DEFAULT_STREAMS_MAX, DEFAULT_STREAMS_PER_PEER_MAX, Grpclb,
     GrpclbSettings, SERVICE_NAME,

@@ -7,7 +7,7 @@ use std::{
     convert::Infallible,
     fmt,
     future::{Ready, ready},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::IpAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -17,7 +17,6 @@ use std::{
 };
 
 use evenkeel_proto::grpc::lb::v1::{LoadBalanceRequest, LoadBalanceResponse};
-use evenkeel_server::tls::{PeerNames, TlsConnectInfo};
 use http::{HeaderValue, Request, Response, header};
 use tokio::sync::watch;
 use tonic::{
@@ -25,7 +24,6 @@ use tonic::{
     body::Body,
     codec::{Codec as _, Streaming},
     server::NamedService,
-    transport::server::TcpConnectInfo,
 };
 use tonic_prost::ProstCodec;
 
@@ -33,6 +31,7 @@ use super::stream::{self, MESSAGE_BYTES_MAX};
 use crate::{
     control::{Control, lock},
     observe::Refusal,
+    peer::Peer,
     status::ClientStatus,
 };
 
@@ -81,27 +80,6 @@ pub(crate) struct Shared {
 struct Streams {
     all: usize,
     by_peer: BTreeMap<IpAddr, usize>,
-}
-
-/// Who is at the other end.
-#[derive(Clone, Debug)]
-pub(crate) struct Peer {
-    pub(crate) address: Option<SocketAddr>,
-    pub(crate) names: Option<PeerNames>,
-}
-
-impl Peer {
-    fn of<B>(request: &Request<B>) -> Self {
-        let extensions = request.extensions();
-        let address = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-        let names = extensions.get::<TlsConnectInfo>().and_then(TlsConnectInfo::peer_names);
-        Self { address, names: names.cloned() }
-    }
-
-    /// Peers without address count as one.
-    pub(crate) fn ip(&self) -> IpAddr {
-        self.address.map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip().to_canonical())
-    }
 }
 
 impl Grpclb {

@@ -29,13 +29,14 @@ use tracing::debug;
 use super::{
     encode::{EncodedList, framed},
     rate::{Bucket, Pace},
-    service::{Peer, Permit, Shared},
+    service::{Permit, Shared},
     slots::rotation,
 };
 use crate::{
     control::{Service, lock},
     names::NameError,
     observe::{Refusal, Warning},
+    peer::Peer,
     snapshot::{Published, Snapshot},
     status::ClientStatus,
 };

@@ -1,0 +1,48 @@
+# The services' programs. One derivation builds them all: buildRustPackage keeps no cache of dependencies, so
+# one for each program would compile every crate again.
+{ pkgs }:
+let
+  inherit (pkgs) lib;
+  manifest = lib.importTOML ../Cargo.toml;
+  inherit (manifest.workspace.package) version;
+  names = [
+    "client"
+    "greeter"
+    "grpclb"
+  ];
+  fromCargo = pkgs.rustPlatform.buildRustPackage {
+    pname = "evenkeel-services";
+    inherit version;
+    # All members of the workspace, because cargo wants to see each of them, and nothing that is no source: a
+    # change in docs/ or kustomize/ builds nothing again.
+    src = lib.fileset.toSource {
+      root = ../.;
+      fileset = lib.fileset.unions [
+        ../Cargo.lock
+        ../Cargo.toml
+        ../conformance
+        ../crates
+        ../examples
+        ../fuzz
+        ../lab
+        ../proto
+        ../services
+        ../xtask
+      ];
+    };
+    # Cargo.lock has the hashes already.
+    cargoLock.lockFile = ../Cargo.lock;
+    cargoBuildFlags = lib.concatMap (name: [
+      "--package"
+      name
+    ]) names;
+    # `cargo test` and Bazel run the tests; here they would need a network namespace with addresses.
+    doCheck = false;
+  };
+  one =
+    name:
+    pkgs.runCommand "${name}-${version}" {
+      meta.mainProgram = name;
+    } "install -Dm755 ${fromCargo}/bin/${name} $out/bin/${name}";
+in
+lib.genAttrs names one
