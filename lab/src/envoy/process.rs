@@ -159,7 +159,6 @@ impl Envoy {
     }
 
     /// Its process id, for what the kernel knows of it.
-    #[allow(dead_code, reason = "for the examples with several Envoys, which come next")]
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
     }

@@ -6,7 +6,7 @@ use crate::{error::LabError, report::PhaseReport, run::Run};
 
 mod baseline;
 mod envoy_dynamic;
-mod envoy_static;
+pub(crate) mod envoy_static;
 mod kill;
 mod kubernetes;
 mod lookaside;

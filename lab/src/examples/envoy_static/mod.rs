@@ -16,6 +16,9 @@ use crate::{error::LabError, report::PhaseReport, run::Run};
 
 mod least_request;
 mod scene;
+mod unharmed;
+
+pub(crate) use scene::start as start_sidecar;
 
 pub(crate) static EXAMPLE: Example = Example {
     number: 2,
@@ -78,6 +81,13 @@ pub(crate) static EXAMPLE: Example = Example {
             calls_per_s: 700,
             seconds: 13,
             play: |run, name| Box::pin(kill(run, name)),
+        },
+        Phase {
+            name: "unharmed",
+            what: "authority, trace context, deadlines, statuses and metadata pass the sidecar",
+            calls_per_s: 50,
+            seconds: 3,
+            play: |run, name| Box::pin(unharmed::play(run, name)),
         },
     ],
 };

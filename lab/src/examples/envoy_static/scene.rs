@@ -46,7 +46,7 @@ pub(super) fn call_through(mut stage: Stage, envoy: Envoy, number: u8) -> Sideca
 /// # Errors
 ///
 /// When it can't be started.
-pub(super) async fn start(
+pub(crate) async fn start(
     stage: &Stage,
     name: &str,
     number: u8,
