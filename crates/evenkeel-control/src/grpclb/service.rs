@@ -155,6 +155,31 @@ impl tower_service::Service<Request<Body>> for Grpclb {
 }
 
 impl Shared {
+<<<<<<< HEAD
+    /// Room for one more stream.
+    fn permit(self: &Arc<Self>, ip: IpAddr) -> Result<Permit, Status> {
+        let limits = self.control.directory().limits();
+        let all_max = limits.streams_max.unwrap_or(DEFAULT_STREAMS_MAX);
+        let peer_max = limits.streams_per_peer_max.unwrap_or(DEFAULT_STREAMS_PER_PEER_MAX);
+        let mut streams = lock(&self.streams);
+        let of_peer = streams.by_peer.get(&ip).copied().unwrap_or_default();
+        let (why, what, max) = match (streams.all >= all_max, of_peer >= peer_max) {
+            (true, _) => (Refusal::StreamsMax, "streams", all_max),
+            (_, true) => (Refusal::StreamsPerPeerMax, "streams from one address", peer_max),
+            (false, false) => {
+                streams.all += 1;
+                *streams.by_peer.entry(ip).or_default() += 1;
+                return Ok(Permit { shared: self.clone(), ip });
+            }
+        };
+        self.control.inner.refusals.add(why);
+        Err(Status::resource_exhausted(format!(
+            "expected at most {max} {what} on this balancer; try another, or raise its limits"
+        )))
+    }
+
+=======
+>>>>>>> main
     pub(super) fn new_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed) + 1
     }
