@@ -17,8 +17,8 @@ use crate::{
 /// Not UNAVAILABLE, which real faults give too.
 const ABORT: &str = "    fault: { abort: { percent: 50, grpc_status: 10 } }\n";
 const ABORTED: &str = "ABORTED";
-/// Of 8,000 calls half are aborted to within 0.56 percentage points in two of three runs; two points
-/// are missed in one of 3,000.
+/// Of 8,000 calls half are aborted to within 0.56 percentage points in two of three runs; two
+/// points are missed in one of 3,000.
 const SHARE: (f64, f64) = (0.5, 0.02);
 const CALLS_MIN: u64 = 8_000;
 const DELAY: &str = "    fault: { delay: { percent: 100, time_s: 0.1 } }\n";
