@@ -92,6 +92,15 @@ impl Request {
         detail.map(|status| status.message.as_str())
     }
 
+    /// The listeners that it asks for by name.
+    fn listeners(&self) -> &[String] {
+        let (url, names) = match self {
+            Self::StateOfTheWorld(request) => (&request.type_url, &request.resource_names),
+            Self::Delta(request) => (&request.type_url, &request.resource_names_subscribe),
+        };
+        if *url == Kind::Listener.type_url() { names } else { &[] }
+    }
+
     fn put_into(self, machine: &mut Machine) -> Result<Heard, Bad> {
         match self {
             Self::StateOfTheWorld(request) => machine.request(&request),
@@ -249,7 +258,14 @@ impl Stream {
         Ok(serving)
     }
 
-    fn hear(&self, request: Request) -> Result<(), End> {
+    fn hear(&mut self, request: Request) -> Result<(), End> {
+        let Phase::Serving(serving) = &mut self.phase else { return Ok(()) };
+        let listeners = request.listeners();
+        // Many names are refused below, and not worth a look.
+        if !listeners.is_empty() && listeners.len() <= NAMES_MAX {
+            self.shared.views.asked(&serving.resources, listeners);
+            serving.look();
+        }
         let Phase::Serving(Serving { entry, .. }) = &self.phase else { return Ok(()) };
         let detail = request.detail().map(str::to_owned);
         let heard = request.put_into(&mut lock(&entry.client.machine));
