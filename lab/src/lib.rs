@@ -7,6 +7,7 @@
 //! the API server).
 
 mod balancers;
+mod bench;
 mod blocks;
 mod checks;
 mod cli;
@@ -22,6 +23,8 @@ mod explain;
 mod faults;
 mod fleet;
 mod http;
+#[allow(dead_code, reason = "for example 4, which comes next")]
+mod identities;
 mod l4;
 mod list;
 mod process;
@@ -32,5 +35,6 @@ mod run;
 mod service;
 mod slices;
 mod stage;
+mod unharmed;
 
 pub use cli::main_from;

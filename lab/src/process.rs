@@ -8,7 +8,7 @@ use std::{io, os::fd::OwnedFd, process::ExitStatus, time::Duration};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::{
-    process::{Child, ChildStderr, ChildStdout, Command},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
     sync::{oneshot, watch},
 };
 
@@ -31,6 +31,7 @@ pub(crate) struct Process {
 #[derive(Debug)]
 pub(crate) struct Spawned {
     pub(crate) process: Process,
+    pub(crate) stdin: Option<ChildStdin>,
     pub(crate) stdout: Option<ChildStdout>,
     pub(crate) stderr: Option<ChildStderr>,
 }
@@ -44,6 +45,7 @@ impl Nursery {
     /// alone and the lab decides in which order things end.
     pub(crate) fn spawn(&self, command: &mut Command) -> io::Result<Spawned> {
         let mut child = command.kill_on_drop(true).process_group(0).spawn()?;
+        let stdin = child.stdin.take();
         let stdout = child.stdout.take();
         let stderr = child.stderr.take();
         // Not reaped yet, so the pid still names this child.
@@ -53,7 +55,8 @@ impl Nursery {
         let (leash, released) = oneshot::channel();
         let (exited, exit) = watch::channel(None);
         tokio::spawn(reap(child, released, exited, self.alive.subscribe()));
-        Ok(Spawned { process: Process { pid, pidfd, exit, _leash: leash }, stdout, stderr })
+        let process = Process { pid, pidfd, exit, _leash: leash };
+        Ok(Spawned { process, stdin, stdout, stderr })
     }
 
     /// Completes when no child is left.

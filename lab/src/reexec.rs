@@ -21,6 +21,7 @@ pub(crate) const EXEC: &str = "exec";
 pub(crate) fn become_child(arguments: &[OsString]) -> Option<ExitCode> {
     let (name, rest) = arguments.get(1..)?.split_first()?;
     let entry: fn(Vec<OsString>) -> ExitCode = match name.to_str()? {
+        "caller" => crate::bench::caller::main_from,
         "greeter" => |args| greeter::main_from(args),
         "client" => |args| client::main_from(args),
         "grpclb" => |args| grpclb::main_from(args),

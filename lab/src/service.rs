@@ -89,6 +89,11 @@ impl Starting {
 }
 
 impl Service {
+    /// Its process id, for what the kernel knows of it.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// Sends `signal`; `false` when it is gone.
     pub(crate) fn signal(&self, signal: Signal) -> bool {
         self.process.signal(signal)

@@ -1,11 +1,11 @@
 //! Examples end to end, as `lab run` plays them: the short phases, so that a debug build on a busy
 //! machine carries them too.
 
-use std::{fs, process::Command};
+use std::{env, fs, path::PathBuf, process::Command};
 
 /// Runs the lab with `arguments` in a temporary folder of its own; returns its JSON document.
 fn run(name: &str, arguments: &[&str]) -> serde_json::Value {
-    let temporary = std::env::temp_dir().join(format!("lab-test-{name}-{}", std::process::id()));
+    let temporary = env::temp_dir().join(format!("lab-test-{name}-{}", std::process::id()));
     fs::create_dir_all(&temporary).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_lab"))
         .arg("run")
@@ -51,6 +51,44 @@ fn round_robin_gives_each_backend_its_third() {
     assert_eq!(example["holds"], true);
 }
 
+/// Whether `lab doctor` finds an Envoy. A test does not install one.
+fn has_envoy() -> bool {
+    let doctor = Command::new(env!("CARGO_BIN_EXE_lab"))
+        .args(["doctor", "--output", "json"])
+        .output()
+        .unwrap();
+    let findings: serde_json::Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    let findings = findings.as_array().expect("a list");
+    let envoy = findings.iter().find(|of| of["id"] == "envoy").expect("it looks for one");
+    let seen = envoy["seen"].as_str().expect("a text");
+    let found = seen.starts_with("Envoy ");
+    if !found {
+        println!("not run: {seen}; set ENVOY to one");
+    }
+    found
+}
+
+#[test]
+fn a_sidecar_takes_exact_turns_and_is_given_nothing_deprecated() {
+    if !has_envoy() {
+        return;
+    }
+    let document = run("sidecar", &["envoy-static", "--phase", "steady"]);
+    let example = &document["examples"][0];
+    assert_eq!(example["number"], 2);
+    let phase = &example["phases"][0];
+    let calls: Vec<u64> = phase["distributions"][0]["rows"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .filter_map(|row| row["calls"].as_u64())
+        .collect();
+    assert_eq!(calls.len(), 3, "{phase:#}");
+    // Envoy counted the lines of the original client too.
+    assert_eq!(phase["figures"]["envoy_calls"], (calls.iter().sum::<u64>() + 6) as f64);
+    assert_eq!(example["holds"], true);
+}
+
 #[test]
 fn a_client_that_watches_slices_uses_new_pods_within_a_second() {
     let document = run("slices", &["6", "--phase", "scale"]);
@@ -73,4 +111,55 @@ fn lookaside_gives_each_backend_its_third_and_its_balancers_count_every_call() {
     assert_eq!(lines[0], "Will use grpclb load balancing policy");
     assert!(phase["figures"]["client_stats_reports"].as_f64().is_some_and(|reports| reports > 1.0));
     assert_eq!(example["holds"], true);
+}
+
+/// The Envoy that is there already; a test installs none.
+fn envoy() -> Option<PathBuf> {
+    let named = env::var_os("ENVOY").map(PathBuf::from);
+    let on_path = || {
+        let path = env::var_os("PATH")?;
+        env::split_paths(&path).map(|folder| folder.join("envoy")).find(|file| file.is_file())
+    };
+    named.filter(|file| file.is_file()).or_else(on_path)
+}
+
+#[test]
+fn a_sidecar_leaves_calls_unharmed() {
+    let Some(envoy) = envoy() else {
+        eprintln!("skipped: no Envoy in $ENVOY or $PATH");
+        return;
+    };
+    let envoy = envoy.to_str().expect("a path in UTF-8");
+    let document = run("unharmed", &["2", "--phase", "unharmed", "--envoy", envoy]);
+    let checks = document["examples"][0]["phases"][0]["checks"].as_array().expect("checks");
+    assert_eq!(checks.len(), 7, "{checks:#?}");
+    assert_eq!(document["holds"], true);
+}
+
+#[test]
+fn a_measurement_without_envoy_compares_the_channel_with_the_floor() {
+    let output = Command::new(env!("CARGO_BIN_EXE_lab"))
+        .args(["bench", "--without", "sidecar", "--rounds", "1", "--seconds", "1"])
+        .args(["--rate", "50", "--output", "json"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a document");
+    assert_eq!(document["schema"], "evenkeel-bench/1");
+    for load in document["loads"].as_array().expect("loads") {
+        let ways = load["ways"].as_array().expect("ways");
+        let names: Vec<_> = ways.iter().map(|way| way["way"].as_str().unwrap()).collect();
+        assert_eq!(names, ["bare", "direct"]);
+        for way in ways {
+            let backends = way["slices"][0]["seen"]["by_backend"].as_object().expect("backends");
+            let counts: Vec<_> = backends.values().map(|calls| calls.as_u64().unwrap()).collect();
+            assert_eq!(counts.len(), 3, "{way:#}");
+            // Both take turns; callers in parallel may pass each other.
+            let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+            assert!(most - least <= 64, "{counts:?}");
+            let client = &way["processes"]["client"];
+            assert!(client["rss_mib"]["median"].as_f64().is_some_and(|mib| mib > 1.0), "{client}");
+        }
+    }
 }

@@ -260,7 +260,11 @@ fn of_services(page: &mut Page, services: &[Named]) {
     let lists = |service: &Service| service.lists_sent.load(Ordering::Relaxed) as f64;
     each(Kind::Counter, "evenkeel_balancer_lists_sent_total", "Lists begun to be sent.", &lists);
 
-    let states = [(EndpointState::Serving, "serving"), (EndpointState::Draining, "draining")];
+    let states = [
+        (EndpointState::Serving, "serving"),
+        (EndpointState::Draining, "draining"),
+        (EndpointState::Unhealthy, "unhealthy"),
+    ];
     let counts = services.iter().flat_map(|(key, service)| {
         let published = service.current();
         states.map(|(state, name)| {

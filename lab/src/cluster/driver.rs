@@ -10,14 +10,16 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    client::{Event, Finished, Report, all_ready},
+    client::{Event, Finished, Report, What, all_ready, first},
     error::LabError,
 };
 
 use super::{
     kubectl::READ_LIMIT,
     objects::Pod,
-    stage::{Stage, WRITE_LIMIT},
+    overlay::Learns,
+    pods::Backend,
+    stage::{Stage, WRITE_LIMIT, addresses},
 };
 
 /// The container of the overlays' clients.
@@ -57,17 +59,24 @@ impl<'a> Driver<'a> {
         Ok(Self { stage, pod })
     }
 
-    /// Waits until it has a READY subchannel to each of `addresses`.
+    /// Waits until it has a READY subchannel to each of `backends`, or, through an Envoy, until
+    /// each has answered.
     ///
     /// # Errors
     ///
     /// When that takes too long; the message has the end of its log.
-    pub(super) async fn until_ready(&self, addresses: &[String]) -> Result<(), LabError> {
+    pub(super) async fn until_ready(&self, backends: &[Backend]) -> Result<(), LabError> {
+        let addresses = addresses(backends);
+        let proxied = self.stage.overlay.learns == Learns::Envoy;
+        let found = |events: &[Event]| match proxied {
+            true => backends.iter().all(|of| has_answered(events, &of.ip)),
+            false => all_ready(events, &addresses),
+        };
         let deadline = Instant::now() + READY_LIMIT;
         loop {
             // Its container may not run yet, and then there is no log.
             let log = self.log().await.unwrap_or_default();
-            if all_ready(&events(&log), addresses) {
+            if found(&events(&log)) {
                 return Ok(());
             }
             if Instant::now() >= deadline {
@@ -157,6 +166,11 @@ fn read(log: &str, pod: &str) -> Result<Finished, LabError> {
         log: tail(log),
     })?;
     Ok(Finished { report, events: events(log) })
+}
+
+fn has_answered(events: &[Event], ip: &str) -> bool {
+    let is_first = |what: &What| matches!(what, What::FirstCall { backend } if backend == ip);
+    first(events, 0.0, is_first).is_some()
 }
 
 fn events(log: &str) -> Vec<Event> {

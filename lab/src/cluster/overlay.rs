@@ -13,6 +13,8 @@ pub(super) enum Learns {
     List,
     /// It watches EndpointSlices.
     Slices,
+    /// It knows nothing: an Envoy beside it asks DNS when the TTL is over.
+    Envoy,
 }
 
 /// One example.
@@ -36,6 +38,7 @@ pub(super) enum Phase {
     Scale,
     Rolling,
     Delete,
+    Zone,
     Balancers,
 }
 
@@ -54,13 +57,16 @@ pub(super) struct Ids {
     pub(super) delete_none_failed: &'static str,
     pub(super) delete_drained: &'static str,
     pub(super) delete_replaced: &'static str,
+    pub(super) zone_none_failed: &'static str,
+    pub(super) zone_drained: &'static str,
+    pub(super) zone_replaced: &'static str,
     pub(super) balancers_none_failed: &'static str,
 }
 
 macro_rules! ids {
-    ($name:literal, $to_4:literal) => {
+    ($name:literal, $shares:literal, $to_4:literal) => {
         Ids {
-            even_shares: concat!($name, ".steady.even_shares"),
+            even_shares: concat!($name, ".steady.", $shares),
             steady_none_failed: concat!($name, ".steady.none_failed"),
             scale_none_failed: concat!($name, ".scale.none_failed"),
             on_the_left: concat!($name, ".scale.to_1_all_on_the_left"),
@@ -72,6 +78,9 @@ macro_rules! ids {
             delete_none_failed: concat!($name, ".delete.none_failed"),
             delete_drained: concat!($name, ".delete.drained"),
             delete_replaced: concat!($name, ".delete.replaced"),
+            zone_none_failed: concat!($name, ".zone.none_failed"),
+            zone_drained: concat!($name, ".zone.drained"),
+            zone_replaced: concat!($name, ".zone.replaced"),
             balancers_none_failed: concat!($name, ".balancers.none_failed"),
         }
     };
@@ -81,7 +90,7 @@ macro_rules! ids {
 const DNS_LIMIT_S: f64 = crate::dns::TTL_S as f64 + 1.0;
 /// No TTL lies between.
 const PUSH_LIMIT_S: f64 = 1.0;
-const EVERY: &[Phase] = &[Phase::Steady, Phase::Scale, Phase::Rolling, Phase::Delete];
+const EVERY: &[Phase] = &[Phase::Steady, Phase::Scale, Phase::Rolling, Phase::Delete, Phase::Zone];
 
 /// Every example that has an overlay that needs nothing but the cluster.
 pub(super) static ALL: &[&Overlay] = &[
@@ -91,15 +100,30 @@ pub(super) static ALL: &[&Overlay] = &[
         learns: Learns::Dns,
         limit_s: DNS_LIMIT_S,
         phases: EVERY,
-        ids: ids!("round-robin", "to_4_within_ttl"),
+        ids: ids!("round-robin", "even_shares", "to_4_within_ttl"),
+    },
+    &Overlay {
+        name: "envoy-static",
+        client: "greeter-client-with-envoy-static",
+        learns: Learns::Envoy,
+        limit_s: DNS_LIMIT_S,
+        phases: EVERY,
+        ids: ids!("envoy-static", "exact_turns", "to_4_within_ttl"),
     },
     &Overlay {
         name: "lookaside",
         client: "greeter-client-lookaside-lb",
         learns: Learns::List,
         limit_s: PUSH_LIMIT_S,
-        phases: &[Phase::Steady, Phase::Scale, Phase::Rolling, Phase::Delete, Phase::Balancers],
-        ids: ids!("lookaside", "to_4_within_1s"),
+        phases: &[
+            Phase::Steady,
+            Phase::Scale,
+            Phase::Rolling,
+            Phase::Delete,
+            Phase::Zone,
+            Phase::Balancers,
+        ],
+        ids: ids!("lookaside", "even_shares", "to_4_within_1s"),
     },
     &Overlay {
         name: "kubernetes",
@@ -107,7 +131,7 @@ pub(super) static ALL: &[&Overlay] = &[
         learns: Learns::Slices,
         limit_s: PUSH_LIMIT_S,
         phases: EVERY,
-        ids: ids!("kubernetes", "to_4_within_1_s"),
+        ids: ids!("kubernetes", "even_shares", "to_4_within_1_s"),
     },
 ];
 
@@ -118,6 +142,7 @@ impl Phase {
             Self::Scale => "scale",
             Self::Rolling => "rolling",
             Self::Delete => "delete",
+            Self::Zone => "zone",
             Self::Balancers => "balancers",
         }
     }
@@ -128,6 +153,7 @@ impl Phase {
             Self::Scale => "the Deployment is scaled from 3 to 1, then to 4",
             Self::Rolling => "the Deployment is restarted: every pod is replaced, with drain",
             Self::Delete => "one pod of 3 is deleted, and the Deployment makes another",
+            Self::Zone => "6 pods, and all of one zone are deleted at once",
             Self::Balancers => "the balancers are restarted: both are replaced, with drain",
         }
     }

@@ -1,14 +1,14 @@
 //! What is done to an example's backends on a cluster, and what is checked of it. The checks are
 //! those of one machine: the same functions over the same report of the same client.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::sleep;
 
 use crate::{
     checks::{
-        Life, all_served_within, drained_cleanly, each_served, even_shares, none_failed,
-        only_left_serves_after, replaced,
+        Life, all_served_within, drained_cleanly, each_served, even_shares, exact_turns,
+        none_failed, only_left_serves_after, replaced,
     },
     client::{Event, Finished, What, first},
     clock::unix_s,
@@ -21,7 +21,7 @@ use super::{
     driver::Driver,
     overlay::{Learns, Phase},
     pods::Backend,
-    stage::{BALANCER, SERVER, Stage, WRITE_LIMIT, address, addresses},
+    stage::{BALANCER, SERVER, Stage, WRITE_LIMIT, address},
 };
 
 const STEADY: [&str; 4] = ["--count", "3300", "--rate", "300"];
@@ -30,6 +30,8 @@ const STEADY_LIMIT: Duration = Duration::from_secs(120);
 const LOAD: [&str; 6] = ["--count", "0", "--rate", "200", "--slots", "100ms"];
 const CALLS_MIN: u64 = 1_000;
 const SLOT_S: f64 = 0.1;
+/// For the phase `zone`: two in each of three zones.
+const PODS_IN_ZONES: u8 = 6;
 /// Before and between the things that are done.
 const PAUSE: Duration = Duration::from_secs(2);
 /// New pods whose timeline is told.
@@ -43,15 +45,21 @@ const NO_DRAIN: &str = "no preStop and GREETER_DRAIN_GRACE=1ms: calls in flight 
 ///
 /// # Errors
 ///
-/// When something could not be done; a check that does not hold is a result.
-pub(super) async fn play(stage: &Stage, phase: Phase) -> Result<PhaseReport, LabError> {
+/// When something could not be done; a check that does not hold is a result. `None`: the cluster
+/// has not what the phase is about.
+pub(super) async fn play(stage: &Stage, phase: Phase) -> Result<Option<PhaseReport>, LabError> {
     stage.say(&format!("{}: {}", phase.name(), phase.what()));
     match phase {
-        Phase::Steady => steady(stage).await,
-        Phase::Scale => scale(stage).await,
-        Phase::Rolling => rolling(stage).await,
-        Phase::Delete => delete(stage).await,
-        Phase::Balancers => balancers(stage).await,
+        Phase::Steady => steady(stage).await.map(Some),
+        Phase::Scale => scale(stage).await.map(Some),
+        Phase::Rolling => rolling(stage).await.map(Some),
+        Phase::Delete => {
+            let client = loaded(stage, phase, 3).await?;
+            let victims = vec![client.1[0].clone()];
+            delete(stage, phase, client, victims).await.map(Some)
+        }
+        Phase::Zone => zone(stage).await,
+        Phase::Balancers => balancers(stage).await.map(Some),
     }
 }
 
@@ -70,14 +78,24 @@ async fn steady(stage: &Stage) -> Result<PhaseReport, LabError> {
     found.lines = lines;
     found.distributions.push(Distribution::whole("all calls", report));
     let ips: Vec<String> = backends.into_iter().map(|of| of.ip).collect();
-    found.checks = vec![
-        even_shares(
+    let shares = match stage.overlay.learns {
+        Learns::Envoy => exact_turns(
+            ids.even_shares,
+            report,
+            &ips,
+            STEADY_CALLS_MIN,
+            "lb_policy LEAST_REQUEST, or --concurrency 4 and many clients",
+        ),
+        _ => even_shares(
             ids.even_shares,
             report,
             &ips,
             STEADY_CALLS_MIN,
             "GREETER_LB_POLICY_NAME=pick_first: one backend gets all",
         ),
+    };
+    found.checks = vec![
+        shares,
         none_failed(
             ids.steady_none_failed,
             report,
@@ -88,11 +106,14 @@ async fn steady(stage: &Stage) -> Result<PhaseReport, LabError> {
     Ok(found)
 }
 
+/// A client, and the backends that it has found.
+type Loaded<'a> = (Driver<'a>, Vec<Backend>);
+
 /// A client under load that has found all backends.
-async fn loaded<'a>(stage: &'a Stage, phase: &str) -> Result<(Driver<'a>, Vec<Backend>), LabError> {
-    let backends = stage.until_serving(3).await?;
-    let client = Driver::start(stage, phase, &LOAD).await?;
-    client.until_ready(&addresses(&backends)).await?;
+async fn loaded(stage: &Stage, phase: Phase, pods: usize) -> Result<Loaded<'_>, LabError> {
+    let backends = stage.until_serving(pods).await?;
+    let client = Driver::start(stage, phase.name(), &LOAD).await?;
+    client.until_ready(&backends).await?;
     sleep(PAUSE).await;
     Ok((client, backends))
 }
@@ -103,7 +124,7 @@ fn settle(stage: &Stage) -> Duration {
 }
 
 async fn scale(stage: &Stage) -> Result<PhaseReport, LabError> {
-    let (client, old) = loaded(stage, "scale").await?;
+    let (client, old) = loaded(stage, Phase::Scale, 3).await?;
     let began = unix_s() - PAUSE.as_secs_f64();
     stage.scale(1).await?;
     let left = stage.until_serving(1).await?;
@@ -155,7 +176,9 @@ async fn scale(stage: &Stage) -> Result<PhaseReport, LabError> {
             0.0,
             limit_s,
             match stage.overlay.learns {
-                Learns::Dns => "a longer DNS TTL, such as `ttl 30` in CoreDNS's kubernetes plugin",
+                Learns::Dns | Learns::Envoy => {
+                    "a longer DNS TTL, such as `ttl 30` in CoreDNS's kubernetes plugin"
+                }
                 _ => "the overlay round-robin: the TTL comes first",
             },
         ),
@@ -181,6 +204,8 @@ fn tell(found: &mut PhaseReport, stage: &Stage, new: &[Backend], events: &[Event
         Learns::Dns => ("resolver_update seen", "the rest of the TTL, CoreDNS's cache"),
         Learns::List => ("list from the balancer", "its watch, a snapshot, one message"),
         Learns::Slices => ("resolver_update seen", "the watch's next event"),
+        // Its subchannel is the one to Envoy.
+        Learns::Envoy => ("", "the rest of the TTL, CoreDNS's cache, and Envoy's turn"),
     };
     for backend in new.iter().take(TOLD_MAX) {
         found.timelines.push(timeline::on_cluster(backend, &address(backend), (by, why), events));
@@ -191,7 +216,7 @@ fn tell(found: &mut PhaseReport, stage: &Stage, new: &[Backend], events: &[Event
 }
 
 async fn rolling(stage: &Stage) -> Result<PhaseReport, LabError> {
-    let (client, old) = loaded(stage, "rolling").await?;
+    let (client, old) = loaded(stage, Phase::Rolling, 3).await?;
     stage.restart(SERVER).await?;
     let new = stage.until_serving(3).await?;
     sleep(settle(stage)).await;
@@ -217,34 +242,65 @@ async fn rolling(stage: &Stage) -> Result<PhaseReport, LabError> {
     Ok(found)
 }
 
-async fn delete(stage: &Stage) -> Result<PhaseReport, LabError> {
-    let (client, old) = loaded(stage, "delete").await?;
-    let victim = old[0].clone();
-    stage.say(&format!("kubectl delete pod {}", victim.name));
-    stage.kubectl(&["delete", "pod", &victim.name, "--wait=false"], WRITE_LIMIT).await?;
+/// All pods of one zone go at once, as when a zone is drained. Nodes are left alone: on somebody's
+/// cluster other pods live on them.
+async fn zone(stage: &Stage) -> Result<Option<PhaseReport>, LabError> {
+    let zones = stage.zones().await;
+    let distinct: BTreeSet<&String> = zones.values().collect();
+    if distinct.len() < 2 {
+        stage.say("zone: not run, for want of nodes in two zones");
+        return Ok(None);
+    }
+    stage.scale(PODS_IN_ZONES).await?;
+    let client = loaded(stage, Phase::Zone, usize::from(PODS_IN_ZONES)).await?;
+    let zone_of = |pod: &Backend| zones.get(&pod.node).cloned();
+    let lost = client.1.first().and_then(zone_of);
+    let victims: Vec<Backend> =
+        client.1.iter().filter(|pod| zone_of(pod) == lost).cloned().collect();
+    stage.say(&format!("zone {} has {} pods", lost.unwrap_or_default(), victims.len()));
+    let found = delete(stage, Phase::Zone, client, victims).await?;
+    stage.scale(3).await?;
+    Ok(Some(found))
+}
+
+/// Deletes `victims` at once, and waits until as many pods as before serve.
+async fn delete(
+    stage: &Stage,
+    phase: Phase,
+    (client, old): Loaded<'_>,
+    victims: Vec<Backend>,
+) -> Result<PhaseReport, LabError> {
+    let names: Vec<&str> = victims.iter().map(|of| of.name.as_str()).collect();
+    stage.say(&format!("kubectl delete pod {}", names.join(" ")));
+    let args: Vec<&str> =
+        ["delete", "pod", "--wait=false"].into_iter().chain(names.iter().copied()).collect();
+    stage.kubectl(&args, WRITE_LIMIT).await?;
     // The watches may not have heard of it yet.
     sleep(PAUSE).await;
-    let now = stage.until_serving(3).await?;
+    let now = stage.until_serving(old.len()).await?;
     sleep(settle(stage)).await;
     let finished = client.stop().await?;
-    let ids = &stage.overlay.ids;
-    let mut found = begin(Phase::Delete, &finished, &LOAD);
+    let mut found = begin(phase, &finished, &LOAD);
     shares(&mut found, &finished);
     let new: Vec<Backend> =
         now.iter().filter(|of| old.iter().all(|old| old.name != of.name)).cloned().collect();
     tell(&mut found, stage, &new, &finished.events);
-    let gone = ends(stage, &[victim])?;
-    let report = &finished.report;
+    let gone = ends(stage, &victims)?;
+    let (report, ids) = (&finished.report, &stage.overlay.ids);
+    let [failed, drained, replaced_id] = match phase {
+        Phase::Zone => [ids.zone_none_failed, ids.zone_drained, ids.zone_replaced],
+        _ => [ids.delete_none_failed, ids.delete_drained, ids.delete_replaced],
+    };
     found.checks = vec![
-        none_failed(ids.delete_none_failed, report, CALLS_MIN, NO_DRAIN),
-        drained_cleanly(ids.delete_drained, &gone, KILLED),
-        replaced(ids.delete_replaced, report, &gone, &ips(&now), PICK_FIRST),
+        none_failed(failed, report, CALLS_MIN, NO_DRAIN),
+        drained_cleanly(drained, &gone, KILLED),
+        replaced(replaced_id, report, &gone, &ips(&now), PICK_FIRST),
     ];
     Ok(found)
 }
 
 async fn balancers(stage: &Stage) -> Result<PhaseReport, LabError> {
-    let (client, _) = loaded(stage, "balancers").await?;
+    let (client, _) = loaded(stage, Phase::Balancers, 3).await?;
     stage.restart(BALANCER).await?;
     sleep(settle(stage)).await;
     let finished = client.stop().await?;

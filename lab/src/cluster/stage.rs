@@ -9,7 +9,7 @@ use crate::{error::LabError, run::Run};
 
 use super::{
     kubectl::{Kubectl, KubectlError, READ_LIMIT},
-    objects::{Pod, Slice},
+    objects::{List, Node, Pod, Slice},
     overlay::{Learns, Overlay},
     pods::{Backend, fold},
     watch::Watch,
@@ -203,6 +203,17 @@ impl Stage {
         }
     }
 
+    /// The zone of each node that has one; nothing when nodes can't be read.
+    pub(super) async fn zones(&self) -> BTreeMap<String, String> {
+        let nodes = self.kubectl.get::<List<Node>>(&["nodes"]).await;
+        let nodes = nodes.ok().flatten().map(|list| list.items).unwrap_or_default();
+        let zone = |node: Node| {
+            let zone = node.metadata.labels.get("topology.kubernetes.io/zone").cloned();
+            Some((node.metadata.name, zone?))
+        };
+        nodes.into_iter().filter_map(zone).collect()
+    }
+
     /// The lines that the overlay's own client prints, as its README shows them.
     ///
     /// # Errors
@@ -216,7 +227,10 @@ impl Stage {
             let text = self.kubectl(&args, READ_LIMIT).await?;
             let greetings = text.lines().filter(|line| line.starts_with("Greeting: "));
             if greetings.count() >= LINES_MIN {
-                return Ok(text.lines().map(str::to_owned).collect());
+                // The log has what went to stderr, too.
+                let heads = ["Will use ", "Creating channel ", "Greeting: "];
+                let own = |line: &&str| heads.iter().any(|head| line.starts_with(head));
+                return Ok(text.lines().filter(own).map(str::to_owned).collect());
             }
             if Instant::now() >= deadline {
                 return Err(LabError::Cluster(format!(

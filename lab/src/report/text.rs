@@ -64,6 +64,23 @@ fn print_phase(out: &mut String, phase: &PhaseReport) {
     for (key, value) in &phase.greeter_env {
         *out += &format!("  greeter {key}={value}\n");
     }
+    // A phase may make its calls itself.
+    if phase.client.calls > 0 {
+        print_client(out, phase);
+    }
+    for distribution in &phase.distributions {
+        print_distribution(out, distribution);
+    }
+    for timeline in &phase.timelines {
+        print_timeline(out, timeline);
+    }
+    for check in &phase.checks {
+        print_check(out, check);
+    }
+    *out += "\n";
+}
+
+fn print_client(out: &mut String, phase: &PhaseReport) {
     *out += &format!("  client {}\n", phase.client_flags.join(" "));
     let client = &phase.client;
     *out += &format!(
@@ -78,16 +95,6 @@ fn print_phase(out: &mut String, phase: &PhaseReport) {
     for (code, count) in client.by_code.iter().filter(|(_, count)| **count > 0) {
         *out += &format!("    {code} {count}\n");
     }
-    for distribution in &phase.distributions {
-        print_distribution(out, distribution);
-    }
-    for timeline in &phase.timelines {
-        print_timeline(out, timeline);
-    }
-    for check in &phase.checks {
-        print_check(out, check);
-    }
-    *out += "\n";
 }
 
 fn print_distribution(out: &mut String, distribution: &Distribution) {

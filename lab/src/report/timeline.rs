@@ -110,7 +110,7 @@ pub(crate) struct Proxied {
 }
 
 /// A pod that came, found by an Envoy that asks DNS: from ready to the first call of `address`.
-pub(crate) fn scale_up_by_envoy(
+pub(crate) fn scale_up_by_dns_and_envoy(
     address: &str,
     pod: &Proxied,
     held_back: &str,
@@ -135,6 +135,24 @@ pub(crate) fn scale_up_by_envoy(
             ("in Envoy's list", pod.listed_unix_s, "DNS answer, and the lab's look".to_owned()),
             ("health checks passed", pod.healthy_unix_s, "TCP connect, grpc.health.v1".to_owned()),
             ("first call answered", call, "its turn in the rotation".to_owned()),
+        ],
+    )
+}
+
+/// The same, told to Envoy by a balancer that watches EndpointSlices.
+pub(crate) fn scale_up_by_xds(address: &str, pod: &Proxied, events: &[Event]) -> Timeline {
+    let published = pod.published_unix_s;
+    let ip = address.rsplit_once(':').map_or(address, |(ip, _)| ip);
+    let call = first(events, published, |what| is_first_call(what, ip));
+    let listed = "the balancer's watch, a snapshot, EDS, and the lab's look";
+    chain(
+        format!("{address}: from ready to its first call"),
+        published,
+        &[
+            ("backend ready", Some(pod.ready_unix_s), String::new()),
+            ("EndpointSlice written", Some(published), "the lab starts all first".to_owned()),
+            ("in Envoy's list", pod.listed_unix_s, listed.to_owned()),
+            ("first call answered", call, "TCP connect, its turn in the rotation".to_owned()),
         ],
     )
 }
@@ -196,24 +214,28 @@ pub(crate) fn on_cluster(
     let list = events.iter().rev().find(is_list).map(|event| event.unix_s);
     let seen = list.or_else(|| first(events, since, knows));
     let whole = "(to the second)";
-    chain(
-        format!("{address}: from its creation to its first call"),
-        published,
-        &[
-            ("pod created", pod.created_unix_s, whole.to_owned()),
-            ("pod scheduled", pod.scheduled_unix_s, format!("the scheduler {whole}")),
-            (
-                "container started",
-                pod.started_unix_s,
-                format!("kubelet: network, image, process {whole}"),
-            ),
-            ("pod ready", pod.ready_unix_s, "kubelet: its probes, and the status".to_owned()),
-            ("EndpointSlice written", Some(published), "its controller".to_owned()),
+    let mut steps = vec![
+        ("pod created", pod.created_unix_s, whole.to_owned()),
+        ("pod scheduled", pod.scheduled_unix_s, format!("the scheduler {whole}")),
+        (
+            "container started",
+            pod.started_unix_s,
+            format!("kubelet: network, image, process {whole}"),
+        ),
+        ("pod ready", pod.ready_unix_s, "kubelet: its probes, and the status".to_owned()),
+        ("EndpointSlice written", Some(published), "its controller".to_owned()),
+    ];
+    // Through a proxy the client sees nothing of the pod but its answers.
+    if by.is_empty() {
+        steps.push(("first call answered", call, why.to_owned()));
+    } else {
+        steps.extend([
             (by, seen, why.to_owned()),
             ("subchannel READY", ready, "TCP connect, then the server's SETTINGS".to_owned()),
             ("first call answered", call, "its turn in the rotation".to_owned()),
-        ],
-    )
+        ]);
+    }
+    chain(format!("{address}: from its creation to its first call"), published, &steps)
 }
 
 /// Why the client asked DNS at `asked`: its last answer had expired, or a connection had ended.
