@@ -23,6 +23,7 @@ verdict() {
 
 client_of() {
     case $1 in
+    envoy-dynamic*) echo greeter-client-with-envoy-dynamic ;;
     envoy-*) echo "greeter-client-with-$1" ;;
     lookaside) echo greeter-client-lookaside-lb ;;
     *) echo "greeter-client-$1" ;;

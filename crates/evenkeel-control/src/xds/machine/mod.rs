@@ -147,17 +147,18 @@ impl Machine {
     }
 
     fn heard(&mut self, kind: Kind, answer: Answer) -> Heard {
+        let heard = Heard::default();
         match answer {
-            Answer::None => Heard::default(),
-            Answer::Stale => Heard { stale: true, ..Heard::default() },
-            Answer::Refused => Heard { nacked: Some(kind), ..Heard::default() },
+            Answer::None => heard,
+            Answer::Stale => Heard { stale: true, ..heard },
+            Answer::Refused => Heard { nacked: Some(kind), ..heard },
             Answer::Accepted(names) => {
                 // A cluster that Envoy has been sent again waits for its endpoints again, even
                 // where they are what they were. They are named like it.
                 if kind == Kind::Cluster {
                     self.of(Kind::Endpoint).say_again(names);
                 }
-                Heard { acked: Some(kind), ..Heard::default() }
+                Heard { acked: Some(kind), ..heard }
             }
         }
     }
