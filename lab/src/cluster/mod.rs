@@ -17,6 +17,7 @@ mod overlay;
 mod phases;
 mod play;
 pub(crate) mod pods;
+mod reports;
 mod stage;
 mod time;
 mod watch;

@@ -47,6 +47,7 @@ pub(super) enum Phase {
 pub(super) struct Ids {
     pub(super) even_shares: &'static str,
     pub(super) steady_none_failed: &'static str,
+    pub(super) reports_add_up: &'static str,
     pub(super) scale_none_failed: &'static str,
     pub(super) on_the_left: &'static str,
     pub(super) to_4: &'static str,
@@ -68,6 +69,7 @@ macro_rules! ids {
         Ids {
             even_shares: concat!($name, ".steady.", $shares),
             steady_none_failed: concat!($name, ".steady.none_failed"),
+            reports_add_up: concat!($name, ".steady.reports_add_up"),
             scale_none_failed: concat!($name, ".scale.none_failed"),
             on_the_left: concat!($name, ".scale.to_1_all_on_the_left"),
             to_4: concat!($name, ".scale.", $to_4),

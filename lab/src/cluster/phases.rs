@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use crate::{
     checks::{
         Life, all_served_within, drained_cleanly, each_served, even_shares, exact_turns,
-        none_failed, only_left_serves_after, replaced,
+        none_failed, only_left_serves_after, replaced, reports_add_up,
     },
     client::{Event, Finished, What, first},
     clock::unix_s,
@@ -71,6 +71,8 @@ fn begin(phase: Phase, finished: &Finished, flags: &[&str]) -> PhaseReport {
 async fn steady(stage: &Stage) -> Result<PhaseReport, LabError> {
     let lines = stage.original_lines().await?;
     let backends = stage.until_serving(3).await?;
+    let counted = stage.overlay.learns == Learns::List;
+    let before = if counted { Some(stage.quiet().await?) } else { None };
     let client = Driver::start(stage, "steady", &STEADY).await?;
     let finished = client.wait(STEADY_LIMIT).await?;
     let (ids, report) = (&stage.overlay.ids, &finished.report);
@@ -103,6 +105,14 @@ async fn steady(stage: &Stage) -> Result<PhaseReport, LabError> {
             "--timeout 100us: shorter than a call",
         ),
     ];
+    if let Some(before) = before {
+        let started = report.attempts.as_ref().map_or(0, |attempts| attempts.started);
+        let totals = stage.reported(&before, started).await?;
+        found.figures.insert("client_stats_reports", totals.reports as f64);
+        let breaks = "GRPCLB_CLIENT_STATS_INTERVAL=0s: nobody is asked to report";
+        let id = ids.reports_add_up;
+        found.checks.push(reports_add_up(id, report, &totals, STEADY_CALLS_MIN, breaks));
+    }
     Ok(found)
 }
 

@@ -127,6 +127,21 @@ impl Stage {
         object.ok_or_else(|| LabError::Cluster(format!("{what} is not in {}", self.namespace)))
     }
 
+    /// The objects whose label `app` is that.
+    ///
+    /// # Errors
+    ///
+    /// When they can't be read.
+    pub(super) async fn select<T: serde::de::DeserializeOwned>(
+        &self,
+        what: &str,
+        app: &str,
+    ) -> Result<List<T>, LabError> {
+        let label = format!("--selector=app={app}");
+        let list = self.kubectl.get(&[what, "-n", &self.namespace, &label]).await?;
+        Ok(list.unwrap_or(List { items: Vec::new() }))
+    }
+
     /// Waits until every pod of a Deployment is of its newest kind and ready.
     ///
     /// # Errors
