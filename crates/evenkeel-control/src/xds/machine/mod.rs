@@ -151,14 +151,7 @@ impl Machine {
             Answer::None => Heard::default(),
             Answer::Stale => Heard { stale: true, ..Heard::default() },
             Answer::Refused => Heard { nacked: Some(kind), ..Heard::default() },
-            Answer::Accepted(names) => {
-                // A cluster that Envoy has been sent again waits for its endpoints again, even
-                // where they are what they were. They are named like it.
-                if kind == Kind::Cluster {
-                    self.of(Kind::Endpoint).say_again(names);
-                }
-                Heard { acked: Some(kind), ..Heard::default() }
-            }
+            Answer::Accepted => Heard { acked: Some(kind), ..Heard::default() },
         }
     }
 
@@ -166,17 +159,30 @@ impl Machine {
     pub(super) fn next(&mut self, now: Instant) -> Option<Outgoing> {
         let resources = self.resources.clone()?;
         self.wakes_at = None;
+        let mut held = None;
         for kind in Kind::ALL {
+            // Envoy answers for clusters when it has their endpoints and secrets, and not before.
+            if let Some(until) = held.filter(|_| !matches!(kind, Kind::Endpoint | Kind::Secret)) {
+                self.wakes_at = Some(until);
+                return None;
+            }
             let variant = self.variant;
             let state = self.of(kind);
             state.see(resources.kind(kind));
             if let Some(outgoing) = state.additions(variant, now) {
+                if kind == Kind::Cluster {
+                    // One that Envoy is sent again waits for its endpoints again, even where they
+                    // are what they were. They are named like it.
+                    let names = state.unanswered();
+                    self.of(Kind::Endpoint).say_again(names);
+                }
                 return Some(self.signed(outgoing));
             }
-            if let Some(until) = state.holds_until(now) {
-                self.wakes_at = Some(until);
-                return None;
-            }
+            held = held.max(state.holds_until(now));
+        }
+        if let Some(until) = held {
+            self.wakes_at = Some(until);
+            return None;
         }
         for kind in Kind::ALL.into_iter().rev() {
             let variant = self.variant;
