@@ -60,7 +60,10 @@ fn list_prints_the_examples_as_text_and_as_json() {
     let rows: serde_json::Value = serde_json::from_slice(&json.stdout).expect("one document");
     let names: Vec<&str> =
         rows.as_array().expect("a list").iter().filter_map(|row| row["name"].as_str()).collect();
-    assert_eq!(names, ["baseline", "round-robin", "envoy-static", "lookaside", "kubernetes"]);
+    assert_eq!(
+        names,
+        ["baseline", "round-robin", "envoy-static", "envoy-dynamic", "lookaside", "kubernetes"]
+    );
 }
 
 #[test]

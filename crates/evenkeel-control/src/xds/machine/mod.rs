@@ -5,7 +5,8 @@
 //!
 //! - At most one response of a kind waits for its answer. What happens meanwhile is in the next.
 //! - What is named goes before what names it, and waits for the answer: clusters, endpoints,
-//!   secrets, listeners, routes. What is taken away goes last, in the opposite order.
+//!   secrets, listeners, routes. Endpoints and secrets do not wait for the answer to clusters, which
+//!   Envoy gives when it has them. What is taken away goes last, in the opposite order.
 //! - What a client has refused is not sent to it again; what it took last stays in force for it.
 
 mod kind;
@@ -123,7 +124,7 @@ impl Machine {
         let asked = state.wanted.set(kind, &request.resource_names);
         let asked = asked.map_err(|TooMany(names)| Bad::Names(kind, names))?;
         state.asked_for_all(&asked, first, &request.version_info);
-        Ok(self.heard(kind, answer))
+        Ok(heard(kind, answer))
     }
 
     /// Takes a request of delta.
@@ -143,16 +144,7 @@ impl Machine {
         }
         let initial = initial.into_iter().filter(|_| first);
         state.asked_for_changes(asked, initial);
-        Ok(self.heard(kind, answer))
-    }
-
-    fn heard(&mut self, kind: Kind, answer: Answer) -> Heard {
-        match answer {
-            Answer::None => Heard::default(),
-            Answer::Stale => Heard { stale: true, ..Heard::default() },
-            Answer::Refused => Heard { nacked: Some(kind), ..Heard::default() },
-            Answer::Accepted => Heard { acked: Some(kind), ..Heard::default() },
-        }
+        Ok(heard(kind, answer))
     }
 
     /// The next response, if there is something to say. What is taken out is taken as sent.
@@ -214,6 +206,16 @@ impl Machine {
         let kinds = Kind::ALL.iter().zip(&self.kinds);
         let started = kinds.filter(|(_, state)| state.wanted.has_started());
         started.map(|(kind, state)| KindView::of(*kind, state)).collect()
+    }
+}
+
+fn heard(kind: Kind, answer: Answer) -> Heard {
+    let heard = Heard::default();
+    match answer {
+        Answer::None => heard,
+        Answer::Stale => Heard { stale: true, ..heard },
+        Answer::Refused => Heard { nacked: Some(kind), ..heard },
+        Answer::Accepted => Heard { acked: Some(kind), ..heard },
     }
 }
 
