@@ -1,7 +1,7 @@
 //! Strangers that take all their configuration from our control plane: grpc-go and C-core under the
-//! scenario of `reference.py` for xDS, and Envoy under the one of `envoy_run.py`. Both scripts start
-//! `peer xds`; here they find a folder in which `peer` is a script that starts ours for that one
-//! word and the peer for all others, so that they run as they are.
+//! scenario of `reference.py` for xDS, and Envoy under the one of `envoy_run.py`. Both scripts
+//! start `peer xds`; here they find a folder in which `peer` is a script that starts ours for that
+//! one word and the peer for all others, so that they run as they are.
 
 use super::block::Block;
 use super::error::Error;

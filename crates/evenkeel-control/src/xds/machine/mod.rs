@@ -5,8 +5,8 @@
 //!
 //! - At most one response of a kind waits for its answer. What happens meanwhile is in the next.
 //! - What is named goes before what names it, and waits for the answer: clusters, endpoints,
-//!   secrets, listeners, routes. Endpoints and secrets do not wait for the answer to clusters, which
-//!   Envoy gives when it has them. What is taken away goes last, in the opposite order.
+//!   secrets, listeners, routes. Endpoints and secrets do not wait for the answer to clusters,
+//!   which Envoy gives when it has them. What is taken away goes last, in the opposite order.
 //! - What a client has refused is not sent to it again; what it took last stays in force for it.
 
 mod kind;
