@@ -20,6 +20,7 @@ mod error;
 mod examples;
 mod faults;
 mod fleet;
+mod fronts;
 mod http;
 #[allow(dead_code, reason = "for example 4, which comes next")]
 mod identities;
