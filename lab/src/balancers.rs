@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::{SocketAddr, SocketAddrV4},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -36,7 +37,7 @@ pub(crate) struct Balancers {
     phase: String,
     block: Arc<Block>,
     kubeconfig: String,
-    config: String,
+    config: PathBuf,
     running: BTreeMap<u8, Service>,
 }
 
@@ -78,13 +79,26 @@ impl Balancers {
         slices: &Slices,
         rules: &str,
     ) -> Result<Self, LabError> {
-        let path = run.path(&format!("{phase}-grpclb.yaml"));
+        let config = run.path(&format!("{phase}-grpclb.yaml"));
+        let (kubeconfig, phase) = (slices.kubeconfig(), phase.to_owned());
+        let running = BTreeMap::new();
+        let balancers = Self { run, phase, block, kubeconfig, config, running };
+        balancers.configure(rules)?;
+        Ok(balancers)
+    }
+
+    /// Writes the configuration anew, with `rules`; those that run follow it within about a second.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be written.
+    pub(crate) fn configure(&self, rules: &str) -> Result<(), LabError> {
         let service = "services:\n- name: greeter\n  namespace: default\n  port: 8000\n";
-        std::fs::write(&path, format!("{service}{rules}"))
-            .map_err(LabError::io(format!("can't write {}", path.display())))?;
-        let (config, phase) = (path.display().to_string(), phase.to_owned());
-        let (kubeconfig, running) = (slices.kubeconfig(), BTreeMap::new());
-        Ok(Self { run, phase, block, kubeconfig, config, running })
+        let (path, new) = (&self.config, self.config.with_extension("new"));
+        // In one step: half a file would be read as a bad one.
+        std::fs::write(&new, format!("{service}{rules}"))
+            .and_then(|()| std::fs::rename(&new, path))
+            .map_err(LabError::io(format!("can't write {}", path.display())))
     }
 
     /// Where balancer `number` is.

@@ -19,6 +19,7 @@ use crate::{
     envoy::{self, Found},
     error::LabError,
     examples::{self, Example, Phase},
+    explain::{self, Question},
     list,
     progress::Progress,
     reexec,
@@ -50,6 +51,14 @@ enum Command {
     },
     /// Lists the examples and their phases
     List {
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Says why a gRPC service on a cluster is not balanced; reads, and changes nothing
+    Explain {
+        #[command(flatten)]
+        question: Question,
         /// How to print
         #[arg(long, value_enum, default_value_t)]
         output: Output,
@@ -150,6 +159,7 @@ async fn execute(command: Command) -> ExitCode {
             let printed = pick(output, || list::text(&rows), || json::print(&rows));
             emit(&printed).map_or_else(|error| could_not_run(&error), |()| ExitCode::SUCCESS)
         }
+        Command::Explain { question, output } => answer(&question, output).await,
         Command::Envoy { envoy } => show_envoy(envoy.as_deref()).await,
         Command::Run(arguments) => match choose(&arguments) {
             Ok(chosen) => tokio::select! {
@@ -161,6 +171,17 @@ async fn execute(command: Command) -> ExitCode {
             Err(message) => could_not_run(&message),
         },
         Command::Bench(arguments) => bench::execute(arguments).await,
+    }
+}
+
+async fn answer(question: &Question, output: Output) -> ExitCode {
+    match explain::explain(question).await {
+        Ok(answer) => {
+            let printed = pick(output, || answer.text(), || json::print(&answer));
+            let code = if answer.holds { ExitCode::SUCCESS } else { FAILED.into() };
+            emit(&printed).map_or_else(|error| could_not_run(&error), |()| code)
+        }
+        Err(error) => could_not_run(&error.to_string()),
     }
 }
 

@@ -281,6 +281,11 @@ impl Client {
         }
     }
 
+    /// What it has told so far.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.events.lock().clone()
+    }
+
     /// Asks the client to end early and reads its report.
     ///
     /// # Errors

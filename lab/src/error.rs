@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::envoy::Missing;
+use crate::{cluster::kubectl::KubectlError, envoy::Missing};
 
 /// Each of these ends `lab run` with exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,8 @@ pub(crate) enum LabError {
     Unlooked,
     #[error("phase {phase} panicked: {message}")]
     Panicked { phase: String, message: String },
+    #[error(transparent)]
+    Kubectl(#[from] KubectlError),
     #[error("interrupted by {0}; every process of the lab is gone")]
     Interrupted(&'static str),
 }

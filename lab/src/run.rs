@@ -48,7 +48,7 @@ pub(crate) struct Run {
 }
 
 /// What the command line says of a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Settings {
     /// The folder stays when the run is over.
     pub(crate) keep: bool,

@@ -46,7 +46,7 @@ fn bad_usage_is_exit_2_and_help_is_exit_0() {
     let help = lab(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
     let help = text(&help.stdout);
-    for command in ["doctor", "list", "run", "bench"] {
+    for command in ["bench", "doctor", "explain", "list", "run"] {
         assert!(help.contains(command), "{help}");
     }
 }
@@ -60,7 +60,10 @@ fn list_prints_the_examples_as_text_and_as_json() {
     let rows: serde_json::Value = serde_json::from_slice(&json.stdout).expect("one document");
     let names: Vec<&str> =
         rows.as_array().expect("a list").iter().filter_map(|row| row["name"].as_str()).collect();
-    assert_eq!(names, ["baseline", "round-robin", "envoy-static", "lookaside", "kubernetes"]);
+    assert_eq!(
+        names,
+        ["baseline", "round-robin", "envoy-static", "envoy-dynamic", "lookaside", "kubernetes"]
+    );
 }
 
 #[test]
@@ -74,6 +77,20 @@ fn doctor_finds_this_machine_fit_and_prints_each_finding() {
         ids,
         ["addresses", "ports", "files", "cpus", "clock", "children", "folder", "envoy"]
     );
+}
+
+#[test]
+fn explain_needs_a_context_and_says_when_it_can_not_ask() {
+    let without = lab(&["explain", "default/greeter"]);
+    assert_eq!(without.status.code(), Some(2));
+    assert!(text(&without.stderr).contains("--context"));
+    let one_word = lab(&["explain", "greeter", "--context", "c"]);
+    assert!(text(&one_word.stderr).contains("expected NAMESPACE/SERVICE"));
+    let gone =
+        lab(&["explain", "default/greeter", "--context", "c", "--kubectl", "/nowhere/kubectl"]);
+    assert_eq!(gone.status.code(), Some(2));
+    assert!(text(&gone.stderr).contains("can't run /nowhere/kubectl"), "{}", text(&gone.stderr));
+    assert!(gone.stdout.is_empty());
 }
 
 #[test]

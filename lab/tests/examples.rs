@@ -51,6 +51,44 @@ fn round_robin_gives_each_backend_its_third() {
     assert_eq!(example["holds"], true);
 }
 
+/// Whether `lab doctor` finds an Envoy. A test does not install one.
+fn has_envoy() -> bool {
+    let doctor = Command::new(env!("CARGO_BIN_EXE_lab"))
+        .args(["doctor", "--output", "json"])
+        .output()
+        .unwrap();
+    let findings: serde_json::Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    let findings = findings.as_array().expect("a list");
+    let envoy = findings.iter().find(|of| of["id"] == "envoy").expect("it looks for one");
+    let seen = envoy["seen"].as_str().expect("a text");
+    let found = seen.starts_with("Envoy ");
+    if !found {
+        println!("not run: {seen}; set ENVOY to one");
+    }
+    found
+}
+
+#[test]
+fn a_sidecar_takes_exact_turns_and_is_given_nothing_deprecated() {
+    if !has_envoy() {
+        return;
+    }
+    let document = run("sidecar", &["envoy-static", "--phase", "steady"]);
+    let example = &document["examples"][0];
+    assert_eq!(example["number"], 2);
+    let phase = &example["phases"][0];
+    let calls: Vec<u64> = phase["distributions"][0]["rows"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .filter_map(|row| row["calls"].as_u64())
+        .collect();
+    assert_eq!(calls.len(), 3, "{phase:#}");
+    // Envoy counted the lines of the original client too.
+    assert_eq!(phase["figures"]["envoy_calls"], (calls.iter().sum::<u64>() + 6) as f64);
+    assert_eq!(example["holds"], true);
+}
+
 #[test]
 fn a_client_that_watches_slices_uses_new_pods_within_a_second() {
     let document = run("slices", &["6", "--phase", "scale"]);

@@ -120,6 +120,38 @@ async fn leaves_nothing_after(sent: Signal, name: &str) {
 }
 
 #[tokio::test]
+async fn a_program_that_the_lab_becomes_dies_with_its_parent_too() {
+    set_child_subreaper(Some(getpid())).unwrap();
+    let mut child_ended = signal(SignalKind::child()).unwrap();
+    let script = "EVENKEEL_LAB_PID=$$ \"$0\" exec sleep 60 & echo $!; wait";
+    let mut parent = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_lab")])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(parent.stdout.take().unwrap()).lines();
+    let pid = timeout(LIMIT, stdout.next_line()).await.unwrap().unwrap().expect("a pid");
+    let pid: i32 = pid.parse().unwrap();
+    let comm = || fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let became = async {
+        while comm() != "sleep\n" {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LIMIT, became).await.expect("it becomes the program");
+    parent.kill().await.unwrap();
+    let pid = Pid::from_raw(pid).expect("a pid is not 0");
+    let status = loop {
+        if let Some((_, status)) = waitpid(Some(pid), WaitOptions::NOHANG).unwrap_or(None) {
+            break status;
+        }
+        timeout(LIMIT, child_ended.recv()).await.expect("the kernel kills it");
+    };
+    assert_eq!(status.terminating_signal(), Some(Signal::KILL.as_raw()));
+}
+
+#[tokio::test]
 async fn ctrl_c_leaves_no_process_and_no_folder() {
     leaves_nothing_after(Signal::INT, "SIGINT").await;
 }

@@ -61,6 +61,18 @@ named! {
         NotAllowed => "not_allowed",
         /// Far more reports came than agreed.
         StatsFlood => "stats_flood",
+        /// The first request of xDS does not say who asks.
+        XdsNoNode => "xds_no_node",
+        /// What a client of xDS says of itself is too large.
+        XdsNodeBytes => "xds_node_bytes",
+        /// A type of resources that there is not.
+        XdsType => "xds_type",
+        /// More names of a type than a client may ask for.
+        XdsNames => "xds_names",
+        /// Far more requests of xDS than anybody needs.
+        XdsFlood => "xds_flood",
+        /// The client gets no resources here.
+        XdsNoView => "xds_no_view",
     }
 }
 
@@ -83,6 +95,10 @@ named! {
         TooManyDropTokens => "too_many_drop_tokens",
         /// A message without content.
         EmptyMessage => "empty_message",
+        /// A request of xDS answered a response that is not the newest, or was never sent.
+        XdsStaleNonce => "xds_stale_nonce",
+        /// A report of load had more clusters, localities, categories or metrics than are counted.
+        XdsLoadNames => "xds_load_names",
     }
 }
 

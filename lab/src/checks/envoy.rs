@@ -114,3 +114,100 @@ pub(crate) fn nothing_deprecated(
         breaks,
     }
 }
+
+/// Envoy accepted what it was sent, all of it, and was sent something.
+pub(crate) fn none_rejected(
+    id: &'static str,
+    accepted: u64,
+    rejected: u64,
+    breaks: &'static str,
+) -> Check {
+    Check {
+        id,
+        holds: rejected == 0 && accepted > 0,
+        expected: "0 updates rejected by Envoy, of more than 0 that it got".to_owned(),
+        seen: format!("{accepted} accepted, {rejected} rejected"),
+        breaks,
+    }
+}
+
+/// Counters of what was built, by their names, and their values before and after something that was
+/// to change nothing.
+pub(crate) fn nothing_rebuilt(
+    id: &'static str,
+    counters: &[(&'static str, u64, u64)],
+    breaks: &'static str,
+) -> Check {
+    let changed = counters.iter().filter(|(_, before, after)| before != after);
+    let shown: Vec<String> = changed
+        .clone()
+        .map(|(name, before, after)| format!("{name} {before} -> {after}"))
+        .collect();
+    // Something was built at the start, or the counters are not those that count it.
+    let built = counters.iter().any(|(_, before, _)| *before > 0);
+    Check {
+        id,
+        holds: shown.is_empty() && built,
+        expected: "no listener, route or cluster of Envoy's is added, changed or removed"
+            .to_owned(),
+        seen: if shown.is_empty() {
+            let all: Vec<String> =
+                counters.iter().map(|(name, value, _)| format!("{name} {value}")).collect();
+            format!("unchanged: {}", all.join(", "))
+        } else {
+            shown.join(", ")
+        },
+        breaks,
+    }
+}
+
+/// Of the calls, the part `share` failed, to within `apart` (both 0 to 1), and all with `code`.
+pub(crate) fn aborted_share(
+    id: &'static str,
+    report: &Report,
+    (share, apart): (f64, f64),
+    code: &str,
+    calls_min: u64,
+    breaks: &'static str,
+) -> Check {
+    let seen = report.fail as f64 / report.calls.max(1) as f64;
+    let with_code = report.by_code.get(code).copied().unwrap_or_default();
+    Check {
+        id,
+        holds: (seen - share).abs() <= apart
+            && with_code == report.fail
+            && report.calls >= calls_min,
+        expected: format!(
+            "{:.0} % +- {:.0} of >= {calls_min} calls fail, all with {code}",
+            share * 100.0,
+            apart * 100.0
+        ),
+        seen: format!(
+            "{:.2} % of {}; {with_code} of {} with {code}",
+            seen * 100.0,
+            report.calls,
+            report.fail
+        ),
+        breaks,
+    }
+}
+
+/// Every answer took `delay_ms` at least, and none of those before did by themselves.
+pub(crate) fn delayed(
+    id: &'static str,
+    before: &Report,
+    report: &Report,
+    delay_ms: f64,
+    breaks: &'static str,
+) -> Check {
+    let (usual, p50) = (before.latency_ms.p50, report.latency_ms.p50);
+    let holds = usual.zip(p50).is_some_and(|(usual, p50)| usual < delay_ms && p50 >= delay_ms);
+    let shown = |ms: Option<f64>| ms.map_or("none".to_owned(), |ms| format!("{ms:.1} ms"));
+    Check {
+        id,
+        holds: holds && report.fail == 0 && report.ok > 0,
+        expected: format!("p50 >= {delay_ms} ms with the delay, less without it, and 0 failed"),
+        seen: format!("{} with it, {} without; {} failed", shown(p50), shown(usual), report.fail),
+        breaks,
+    }
+}

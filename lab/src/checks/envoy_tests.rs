@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::client::{BackendFigures, Failure, Report};
+use crate::client::{BackendFigures, Failure, Latency, Report};
 
 const BREAKS: &str = "a flag";
 
@@ -69,4 +69,59 @@ fn a_deprecation_is_shown() {
     let found = nothing_deprecated("d", Some("Deprecated field: x"), BREAKS);
     assert!(!found.holds);
     assert_eq!(found.seen, "Deprecated field: x");
+}
+
+#[test]
+fn an_update_that_was_rejected_or_never_came_is_found() {
+    let rejected = |accepted, rejected| none_rejected("r", accepted, rejected, BREAKS).holds;
+    assert!(rejected(4, 0));
+    assert!(!rejected(4, 1));
+    assert!(!rejected(0, 0), "nothing to judge");
+}
+
+#[test]
+fn what_was_rebuilt_is_named() {
+    let rebuilt = |counters: &[_]| nothing_rebuilt("n", counters, BREAKS);
+    assert!(rebuilt(&[("listener_added", 1, 1), ("listener_modified", 0, 0)]).holds);
+    let found = rebuilt(&[("listener_added", 1, 1), ("listener_modified", 0, 2)]);
+    assert!(!found.holds);
+    assert_eq!(found.seen, "listener_modified 0 -> 2");
+    assert!(!rebuilt(&[("listener_modified", 0, 0)]).holds, "nothing was ever built");
+    assert!(!rebuilt(&[]).holds);
+}
+
+#[test]
+fn aborted_calls_have_their_share_and_their_code() {
+    let aborted = |fail, code: &str| {
+        let mut report = report(&[("a", 1_000 - fail)]);
+        (report.calls, report.fail) = (1_000, fail);
+        report.by_code = BTreeMap::from([(code.to_owned(), fail)]);
+        report
+    };
+    let check = |report: &Report, min| {
+        aborted_share("a", report, (0.5, 0.02), "ABORTED", min, BREAKS).holds
+    };
+    assert!(check(&aborted(515, "ABORTED"), 1_000));
+    assert!(!check(&aborted(525, "ABORTED"), 1_000), "too many");
+    assert!(!check(&aborted(475, "ABORTED"), 1_000), "too few");
+    assert!(!check(&aborted(500, "UNAVAILABLE"), 1_001), "not enough calls");
+    let mut mixed = aborted(500, "ABORTED");
+    mixed.by_code = BTreeMap::from([("ABORTED".to_owned(), 499), ("INTERNAL".to_owned(), 1)]);
+    assert!(!check(&mixed, 1_000), "another fault");
+    assert!(!check(&Report::default(), 0), "nothing to judge");
+}
+
+#[test]
+fn a_delay_is_one_that_was_not_there_without_it() {
+    let took = |p50| Report {
+        ok: 10,
+        latency_ms: Latency { p50: Some(p50), ..Latency::default() },
+        ..Report::default()
+    };
+    let check = |before: &Report, with: &Report| delayed("d", before, with, 100.0, BREAKS).holds;
+    assert!(check(&took(2.0), &took(102.0)));
+    assert!(!check(&took(2.0), &took(99.0)));
+    assert!(!check(&took(150.0), &took(250.0)), "slow by itself");
+    assert!(!check(&took(2.0), &Report::default()), "no answer");
+    assert!(!check(&took(2.0), &Report { fail: 1, ..took(102.0) }), "one failed");
 }

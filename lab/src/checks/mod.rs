@@ -17,7 +17,10 @@ mod shares;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use envoy::{exact_turns, lost_in_flight, nothing_deprecated, slow_gets_less};
+pub(crate) use envoy::{
+    aborted_share, delayed, exact_turns, lost_in_flight, none_rejected, nothing_deprecated,
+    nothing_rebuilt, slow_gets_less,
+};
 pub(crate) use faults::{
     Dead, Hung, aged, bounded, failures_within_open_streams, failures_within_sent, none_after_eof,
     only_unavailable_from, out_of_rotation,

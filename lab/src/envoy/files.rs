@@ -18,7 +18,6 @@ pub(crate) struct File {
 pub(crate) const SIDECAR_STATIC: File =
     File { name: "sidecar-static.yaml", text: include_str!("../../../envoy/sidecar-static.yaml") };
 /// Example 3: the sidecar that a balancer tells everything.
-#[allow(dead_code, reason = "for example 3, which comes next")]
 pub(crate) const SIDECAR_DYNAMIC: File = File {
     name: "sidecar-dynamic.yaml",
     text: include_str!("../../../envoy/sidecar-dynamic.yaml"),
@@ -58,7 +57,6 @@ pub(crate) fn backends(name: &str, port: u16) -> Replacement {
 }
 
 /// The balancer of the phase, without a name. Not for the static sidecar.
-#[allow(dead_code, reason = "for example 3, which comes next")]
 pub(crate) fn balancer(at: SocketAddrV4) -> Replacement {
     (BALANCER, format!("address: {}, port_value: {}", at.ip(), at.port()))
 }

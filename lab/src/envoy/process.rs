@@ -122,22 +122,23 @@ impl Envoy {
         Stats::parse(&text).map_err(|error| LabError::io(what)(error.into()))
     }
 
-    /// Waits until the value of `name` is one that `wanted` accepts, and returns when that was
-    /// seen; `None` after `limit`. It is asked again and again: Envoy tells nobody of a change.
+    /// Waits until `wanted` holds for its counters, of which it reads those with `filter` in their
+    /// names, and returns when that was seen; `None` after `limit`. It is asked again and again:
+    /// Envoy tells nobody of a change.
     ///
     /// # Errors
     ///
     /// When its admin port does not answer as it should.
     pub(crate) async fn until(
         &self,
-        name: &str,
-        wanted: impl Fn(u64) -> bool,
+        filter: &str,
+        wanted: impl Fn(&Stats) -> bool,
         limit: Duration,
     ) -> Result<Option<f64>, LabError> {
         let end = Instant::now() + limit;
-        let path = format!("/stats?format=json&filter={name}");
+        let path = format!("/stats?format=json&filter={filter}");
         loop {
-            if self.read(&path).await?.get(name).is_some_and(&wanted) {
+            if wanted(&self.read(&path).await?) {
                 return Ok(Some(unix_s()));
             }
             if Instant::now() >= end {

@@ -43,12 +43,15 @@ impl Stats {
         self.values.get(name).copied()
     }
 
+    /// The names that have a `.suffix`, without it.
+    pub(crate) fn owners(&self, suffix: &str) -> impl Iterator<Item = &str> {
+        self.values.keys().filter_map(move |name| name.strip_suffix(suffix)?.strip_suffix('.'))
+    }
+
     /// The sum of all whose name ends with `.suffix`.
-    #[allow(dead_code, reason = "for the examples with several Envoys, which come next")]
     pub(crate) fn sum(&self, suffix: &str) -> u64 {
-        let ends =
-            |name: &str| name.strip_suffix(suffix).is_some_and(|before| before.ends_with('.'));
-        self.values.iter().filter(|(name, _)| ends(name)).map(|(_, value)| value).sum()
+        let of = |owner| self.values.get(&format!("{owner}.{suffix}"));
+        self.owners(suffix).filter_map(of).sum()
     }
 }
 
@@ -72,6 +75,8 @@ mod tests {
         assert_eq!(stats.get("cluster.other.upstream_rq_total"), None);
         assert_eq!(stats.get("version_text"), None);
         assert_eq!(stats.sum("update_rejected"), 3);
+        let owners: Vec<&str> = stats.owners("update_rejected").collect();
+        assert_eq!(owners, ["cluster.greeter", "listener_manager.lds"]);
         assert_eq!(stats.sum("no_such_counter"), 0);
     }
 

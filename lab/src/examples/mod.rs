@@ -5,10 +5,12 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use crate::{error::LabError, report::PhaseReport, run::Run};
 
 mod baseline;
+mod envoy_dynamic;
 pub(crate) mod envoy_static;
 mod kill;
 mod kubernetes;
 mod lookaside;
+mod proxied;
 mod round_robin;
 mod steady;
 
@@ -17,6 +19,7 @@ pub(crate) static ALL: &[&Example] = &[
     &baseline::EXAMPLE,
     &round_robin::EXAMPLE,
     &envoy_static::EXAMPLE,
+    &envoy_dynamic::EXAMPLE,
     &lookaside::EXAMPLE,
     &kubernetes::EXAMPLE,
 ];
@@ -89,7 +92,9 @@ mod tests {
         let Err(message) = find("meshy") else { panic!("there is no such example") };
         assert!(message.contains("\"meshy\""), "{message}");
         assert!(
-            message.contains("0 baseline, 1 round-robin, 2 envoy-static, 5 lookaside"),
+            message.contains(
+                "0 baseline, 1 round-robin, 2 envoy-static, 3 envoy-dynamic, 5 lookaside"
+            ),
             "{message}"
         );
     }

@@ -109,7 +109,7 @@ pub(crate) struct Proxied {
 }
 
 /// A pod that came, found by an Envoy that asks DNS: from ready to the first call of `address`.
-pub(crate) fn scale_up_by_envoy(
+pub(crate) fn scale_up_by_dns_and_envoy(
     address: &str,
     pod: &Proxied,
     held_back: &str,
@@ -134,6 +134,24 @@ pub(crate) fn scale_up_by_envoy(
             ("in Envoy's list", pod.listed_unix_s, "DNS answer, and the lab's look".to_owned()),
             ("health checks passed", pod.healthy_unix_s, "TCP connect, grpc.health.v1".to_owned()),
             ("first call answered", call, "its turn in the rotation".to_owned()),
+        ],
+    )
+}
+
+/// The same, told to Envoy by a balancer that watches EndpointSlices.
+pub(crate) fn scale_up_by_xds(address: &str, pod: &Proxied, events: &[Event]) -> Timeline {
+    let published = pod.published_unix_s;
+    let ip = address.rsplit_once(':').map_or(address, |(ip, _)| ip);
+    let call = first(events, published, |what| is_first_call(what, ip));
+    let listed = "the balancer's watch, a snapshot, EDS, and the lab's look";
+    chain(
+        format!("{address}: from ready to its first call"),
+        published,
+        &[
+            ("backend ready", Some(pod.ready_unix_s), String::new()),
+            ("EndpointSlice written", Some(published), "the lab starts all first".to_owned()),
+            ("in Envoy's list", pod.listed_unix_s, listed.to_owned()),
+            ("first call answered", call, "TCP connect, its turn in the rotation".to_owned()),
         ],
     )
 }

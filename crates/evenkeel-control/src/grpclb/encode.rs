@@ -12,14 +12,15 @@ use super::{
     entries::{Entry, entries},
     token,
 };
-use crate::snapshot::{Drop, Endpoint};
+use crate::{
+    snapshot::{Drop, Endpoint},
+    wire::FRAME_HEAD_LEN,
+};
 
 /// `LoadBalanceResponse.server_list`, length-delimited.
 const SERVER_LIST_TAG: u8 = 0x12;
 /// `ServerList.servers`, length-delimited.
 const SERVERS_TAG: u8 = 0x0a;
-/// A length as gRPC frames messages, and whether it is compressed.
-const FRAME_HEAD_LEN: usize = 5;
 
 /// See the module's head.
 #[derive(Clone, Debug)]
@@ -85,16 +86,6 @@ impl EncodedList {
         field[1..FRAME_HEAD_LEN].copy_from_slice(&(message as u32).to_be_bytes());
         [field.freeze(), self.body.slice(start..), self.body.slice(..start)]
     }
-}
-
-/// A whole message in gRPC's framing.
-pub(super) fn framed(message: &impl prost::Message) -> Bytes {
-    let len = message.encoded_len();
-    let mut bytes = BytesMut::with_capacity(FRAME_HEAD_LEN + len);
-    bytes.put_u8(0);
-    bytes.put_u32(len as u32);
-    bytes.put_slice(&message.encode_to_vec());
-    bytes.freeze()
 }
 
 fn of_endpoint(endpoint: &Endpoint) -> Bytes {

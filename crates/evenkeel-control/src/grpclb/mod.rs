@@ -15,17 +15,19 @@ mod stream;
 mod subset;
 mod token;
 
+pub use crate::{
+    drain::DRAIN_SPREAD,
+    room::{DEFAULT_STREAMS_MAX, DEFAULT_STREAMS_PER_PEER_MAX},
+};
 pub use encode::EncodedList;
 #[cfg(test)]
 pub(crate) use entries::{Entry, entries};
 pub use entries::{LIST_ENTRIES_MAX, LIST_ENTRIES_SOFT_MAX};
+pub(crate) use rate::{Bucket, Pace};
 pub use rate::{STATS_BURST, STATS_RATE_FACTOR_MAX};
 pub use reports::{CALLS_PER_REPORT_MAX, ClientTotals, DROP_TOKENS_MAX};
-pub use service::{
-    DEFAULT_CLIENT_STATS_INTERVAL, DEFAULT_STREAMS_MAX, DEFAULT_STREAMS_PER_PEER_MAX, Grpclb,
-    GrpclbSettings, SERVICE_NAME,
-};
+pub use service::{DEFAULT_CLIENT_STATS_INTERVAL, Grpclb, GrpclbSettings, SERVICE_NAME};
 pub(crate) use slots::Slots;
-pub use stream::{DRAIN_SPREAD, FIRST_MESSAGE_WAIT, MESSAGE_BYTES_MAX};
+pub use stream::{FIRST_MESSAGE_WAIT, MESSAGE_BYTES_MAX};
 pub(crate) use subset::Ring;
 pub use token::{decode as decode_token, of_drop as drop_token, of_endpoint as endpoint_token};

@@ -19,7 +19,7 @@ const UNASKED_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What to think of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pace {
+pub(crate) enum Pace {
     Good,
     /// Not the first before its time.
     Early,
@@ -29,7 +29,7 @@ pub(super) enum Pace {
 
 /// See the module's head.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     interval: Duration,
     last: Option<Instant>,
     /// In reports, until it is a flood.
@@ -40,13 +40,13 @@ pub(super) struct Bucket {
 
 impl Bucket {
     /// For reports at this interval; zero: none.
-    pub(super) fn new(interval: Duration) -> Self {
+    pub(crate) fn new(interval: Duration) -> Self {
         let interval = if interval.is_zero() { UNASKED_INTERVAL } else { interval };
         Self { interval, last: None, level: f64::from(STATS_BURST), early: EARLY_BURST }
     }
 
     /// A report came.
-    pub(super) fn take(&mut self, now: Instant) -> Pace {
+    pub(crate) fn take(&mut self, now: Instant) -> Pace {
         let since = self.last.map(|last| now.saturating_duration_since(last));
         self.last = Some(now);
         let intervals = since.map_or(0.0, |since| since.div_duration_f64(self.interval));

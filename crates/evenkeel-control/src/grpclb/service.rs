@@ -7,7 +7,6 @@ use std::{
     convert::Infallible,
     fmt,
     future::{Ready, ready},
-    net::IpAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -17,8 +16,7 @@ use std::{
 };
 
 use evenkeel_proto::grpc::lb::v1::{LoadBalanceRequest, LoadBalanceResponse};
-use http::{HeaderValue, Request, Response, header};
-use tokio::sync::watch;
+use http::{Request, Response};
 use tonic::{
     Status,
     body::Body,
@@ -30,17 +28,16 @@ use tonic_prost::ProstCodec;
 use super::stream::{self, MESSAGE_BYTES_MAX};
 use crate::{
     control::{Control, lock},
+    drain::Drain,
     observe::Refusal,
     peer::Peer,
+    room::Room,
     status::ClientStatus,
+    wire,
 };
 
 /// The service's name.
 pub const SERVICE_NAME: &str = "grpc.lb.v1.LoadBalancer";
-/// Streams in one process, unless set.
-pub const DEFAULT_STREAMS_MAX: usize = 10_000;
-/// Streams from one address, unless set.
-pub const DEFAULT_STREAMS_PER_PEER_MAX: usize = 1_000;
 /// How often clients are asked to report, unless set.
 pub const DEFAULT_CLIENT_STATS_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -70,16 +67,10 @@ pub struct Grpclb {
 pub(crate) struct Shared {
     pub(super) control: Control,
     pub(super) settings: GrpclbSettings,
-    pub(super) draining: watch::Sender<bool>,
-    streams: Mutex<Streams>,
+    pub(super) drain: Drain,
+    room: Room,
     clients: Mutex<BTreeMap<u64, Arc<ClientStatus>>>,
     ids: AtomicU64,
-}
-
-#[derive(Default)]
-struct Streams {
-    all: usize,
-    by_peer: BTreeMap<IpAddr, usize>,
 }
 
 impl Grpclb {
@@ -89,8 +80,8 @@ impl Grpclb {
         let shared = Shared {
             control,
             settings,
-            draining: watch::Sender::new(false),
-            streams: Mutex::default(),
+            drain: Drain::default(),
+            room: Room::default(),
             clients: Mutex::default(),
             ids: AtomicU64::new(0),
         };
@@ -101,7 +92,7 @@ impl Grpclb {
     /// lists and turn to another balancer. To be called when connections have had their GOAWAY, or
     /// clients come back on the same one.
     pub fn end_streams(&self) {
-        self.shared.draining.send_replace(true);
+        self.shared.drain.begin();
     }
 
     /// Up to `max` clients that have streams, those first who came first; and how many there are.
@@ -114,32 +105,27 @@ impl Grpclb {
     /// Open streams, also those that have not asked for a service yet.
     #[must_use]
     pub fn streams(&self) -> usize {
-        lock(&self.shared.streams).all
+        self.shared.room.open()
     }
 
     fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let path = request.uri().path();
-        if path.rsplit('/').next() != Some("BalanceLoad") {
+        if wire::method(&request) != "BalanceLoad" {
             return Err(Status::unimplemented(format!(
                 "expected /{SERVICE_NAME}/BalanceLoad, got {path}"
             )));
         }
         let refuse = |why| self.shared.control.inner.refusals.add(why);
-        let encoding = request.headers().get("grpc-encoding");
-        if encoding.is_some_and(|encoding| encoding != "identity") {
+        if wire::is_compressed(&request) {
             refuse(Refusal::Compressed);
             return Err(Status::unimplemented("expected messages that are not compressed"));
         }
         let peer = Peer::of(&request);
-        let permit = self.shared.permit(peer.ip())?;
+        let permit = self.shared.room.permit(&self.shared.control, peer.ip())?;
         let decoder = ProstCodec::<LoadBalanceResponse, LoadBalanceRequest>::default().decoder();
         let max = Some(MESSAGE_BYTES_MAX);
         let inbound = Streaming::new_request(decoder, request.into_body(), None, max);
-        let body = stream::respond(self.shared.clone(), inbound, peer, permit);
-        let mut response = Response::new(body);
-        let value = HeaderValue::from_static("application/grpc");
-        response.headers_mut().insert(header::CONTENT_TYPE, value);
-        Ok(response)
+        Ok(wire::response(stream::respond(self.shared.clone(), inbound, peer, permit)))
     }
 }
 
@@ -169,28 +155,6 @@ impl tower_service::Service<Request<Body>> for Grpclb {
 }
 
 impl Shared {
-    /// Room for one more stream.
-    fn permit(self: &Arc<Self>, ip: IpAddr) -> Result<Permit, Status> {
-        let limits = self.control.directory().limits;
-        let all_max = limits.streams_max.unwrap_or(DEFAULT_STREAMS_MAX);
-        let peer_max = limits.streams_per_peer_max.unwrap_or(DEFAULT_STREAMS_PER_PEER_MAX);
-        let mut streams = lock(&self.streams);
-        let of_peer = streams.by_peer.get(&ip).copied().unwrap_or_default();
-        let (why, what, max) = match (streams.all >= all_max, of_peer >= peer_max) {
-            (true, _) => (Refusal::StreamsMax, "streams", all_max),
-            (_, true) => (Refusal::StreamsPerPeerMax, "streams from one address", peer_max),
-            (false, false) => {
-                streams.all += 1;
-                *streams.by_peer.entry(ip).or_default() += 1;
-                return Ok(Permit { shared: self.clone(), ip });
-            }
-        };
-        self.control.inner.refusals.add(why);
-        Err(Status::resource_exhausted(format!(
-            "expected at most {max} {what} on this balancer; try another, or raise its limits"
-        )))
-    }
-
     pub(super) fn new_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -201,24 +165,5 @@ impl Shared {
 
     pub(super) fn leave(&self, id: u64) {
         lock(&self.clients).remove(&id);
-    }
-}
-
-/// Room for a stream, until it is dropped.
-pub(super) struct Permit {
-    shared: Arc<Shared>,
-    ip: IpAddr,
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let mut streams = lock(&self.shared.streams);
-        streams.all -= 1;
-        if let Some(of_peer) = streams.by_peer.get_mut(&self.ip) {
-            *of_peer -= 1;
-            if *of_peer == 0 {
-                streams.by_peer.remove(&self.ip);
-            }
-        }
     }
 }

@@ -16,7 +16,6 @@ use evenkeel_proto::grpc::lb::v1::{
     load_balance_response::LoadBalanceResponseType as Told,
 };
 use futures_util::stream::unfold;
-use http::HeaderMap;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use tokio::{
@@ -27,30 +26,27 @@ use tonic::{Status, body::Body, codec::Streaming};
 use tracing::debug;
 
 use super::{
-    encode::{EncodedList, framed},
+    encode::EncodedList,
     rate::{Bucket, Pace},
-    service::{Permit, Shared},
+    service::Shared,
     slots::rotation,
 };
 use crate::{
     control::{Service, lock},
+    drain::{Turn, drained},
     names::NameError,
     observe::{Refusal, Warning},
     peer::Peer,
+    room::Permit,
     snapshot::{Published, Snapshot},
     status::ClientStatus,
+    wire::{framed, trailers},
 };
 
 /// How long a client may take for its initial request.
 pub const FIRST_MESSAGE_WAIT: Duration = Duration::from_secs(10);
 /// The largest request, in bytes; names have at most 255, and reports a few tokens.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
-/// Over which time the streams of a balancer that ends are ended, so that its clients do not turn
-/// to the others all at once.
-pub const DRAIN_SPREAD: Duration = Duration::from_secs(1);
-/// The part of that time in which none ends, so that GOAWAY is there before.
-const DRAIN_FIRST: f64 = 0.1;
-
 /// The response's body.
 pub(super) fn respond(
     shared: Arc<Shared>,
@@ -59,13 +55,12 @@ pub(super) fn respond(
     permit: Permit,
 ) -> Body {
     let stream = Stream {
-        draining: shared.draining.subscribe(),
+        turn: shared.drain.turn(),
         shared,
         inbound,
         peer,
         outgoing: VecDeque::new(),
         phase: Phase::Waiting { until: Instant::now() + FIRST_MESSAGE_WAIT },
-        ends_at: None,
         permit: Some(permit),
     };
     let frames = unfold(stream, |mut stream| async move {
@@ -82,9 +77,7 @@ struct Stream {
     /// The rest of the message that is being sent.
     outgoing: VecDeque<Bytes>,
     phase: Phase,
-    draining: watch::Receiver<bool>,
-    /// Set when the balancer drains.
-    ends_at: Option<Instant>,
+    turn: Turn,
     /// Until the end; who does not read it may keep the rest for long.
     permit: Option<Permit>,
 }
@@ -134,7 +127,7 @@ impl Stream {
                 let text = format!("expected the initial request within {wait:?}, got nothing");
                 return Err(self.refuse(Refusal::NoInitial, Status::deadline_exceeded(text)));
             }
-            () = ending(&mut self.draining, &mut self.ends_at) => return Err(drained()),
+            () = self.turn.comes() => return Err(drained()),
         };
         let client = match self.asked(message)? {
             Some(Asked::InitialRequest(request)) => self.admit(&request)?,
@@ -166,7 +159,7 @@ impl Stream {
                 changed.map_err(|_| gone(&client.service))?;
                 return self.tell();
             }
-            () = ending(&mut self.draining, &mut self.ends_at) => return Err(drained()),
+            () = self.turn.comes() => return Err(drained()),
         };
         match self.asked(message)? {
             Some(Asked::ClientStats(report)) => self.report(Some(&report)),
@@ -314,31 +307,6 @@ impl Drop for Client {
     }
 }
 
-/// Waits for the stream's turn in a drain. What it has waited for is kept in `ends_at`, so that it
-/// can be dropped and called again.
-async fn ending(draining: &mut watch::Receiver<bool>, ends_at: &mut Option<Instant>) {
-    if ends_at.is_none() {
-        // Its sender is in what the stream shares, so it can't fail.
-        let _ = draining.wait_for(|draining| *draining).await;
-        *ends_at = Some(Instant::now() + DRAIN_SPREAD.mul_f64(fastrand::f64().max(DRAIN_FIRST)));
-    }
-    if let Some(at) = *ends_at {
-        sleep_until(at).await;
-    }
-}
-
-fn drained() -> Status {
-    Status::unavailable("this balancer is going; keep the list and ask another one")
-}
-
 fn gone(service: &Service) -> Status {
     Status::not_found(format!("{} is not served here", service.key))
-}
-
-fn trailers(status: &Status) -> Frame<Bytes> {
-    let mut headers = HeaderMap::new();
-    // Messages are percent-encoded; if it could fail, an empty trailer is what a client reads as
-    // UNKNOWN.
-    let _ = status.add_header(&mut headers);
-    Frame::trailers(headers)
 }

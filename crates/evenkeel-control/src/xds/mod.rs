@@ -6,7 +6,29 @@
 //!
 //! What is said (resources) and how it is said (streams) know only the types of `resource`: a new
 //! resource changes no stream, and a stream's rules are proved with resources made by hand.
+//! `machine` has these rules, without I/O; `stream` is a body around it, `encode` its bytes.
 
+mod clients;
+mod counts;
+mod encode;
+mod load;
+mod load_stream;
+mod machine;
 mod resource;
+mod service;
+mod stream;
 
+pub use clients::ClientView;
+pub use load::{
+    ClusterLoad, LOAD_CLUSTERS_MAX, LOAD_NAMES_MAX, LoadTotals, LocalityLoad, MetricLoad,
+};
+pub use machine::{
+    ACK_WAIT_MAX, DETAIL_BYTES_MAX, KindView, NAMES_MAX, RESPONSE_BYTES_SOFT_MAX, Variant,
+};
 pub use resource::{Followed, Kind, KindResources, Resource, Resources, Views};
+pub use service::{
+    ADS_SERVICE_NAME, Ads, DEFAULT_LOAD_REPORT_INTERVAL, LRS_SERVICE_NAME, Lrs, Xds, XdsSettings,
+};
+pub use stream::{
+    FIRST_REQUEST_WAIT, NODE_BYTES_MAX, REQUEST_BYTES_MAX, REQUESTS_BURST, REQUESTS_PER_S_MAX,
+};

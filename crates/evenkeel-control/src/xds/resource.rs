@@ -44,6 +44,25 @@ impl Kind {
         }
     }
 
+    /// The discovery service's name, which people use for the type.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cluster => "CDS",
+            Self::Endpoint => "EDS",
+            Self::Secret => "SDS",
+            Self::Listener => "LDS",
+            Self::Route => "RDS",
+        }
+    }
+
+    /// Whether a client can ask for all there are. Then a response in the state of the world has
+    /// all that the client wants, and what it lacks does not exist.
+    #[must_use]
+    pub const fn has_wildcard(self) -> bool {
+        matches!(self, Self::Cluster | Self::Listener)
+    }
+
     /// The type of that URL.
     #[must_use]
     pub fn of_type_url(url: &str) -> Option<Self> {

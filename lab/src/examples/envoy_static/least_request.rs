@@ -4,19 +4,19 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    phase,
-    scene::{LEAST_REQUEST, Scene, start},
+    envoy, phase,
+    scene::{LEAST_REQUEST, call_through, start},
 };
 use crate::{
     checks::{exact_turns, none_failed, slow_gets_less},
     client::Report,
     error::LabError,
+    examples::proxied::{BACKENDS, Sidecar},
     report::{Distribution, PhaseReport},
     run::Run,
     stage::Stage,
 };
 
-const BACKENDS: [u8; 3] = [1, 2, 3];
 const SLOW: u8 = 3;
 /// Both parts: 4 s of calls at 500 a second.
 const CALLS_MIN: u64 = 1_900;
@@ -36,14 +36,15 @@ pub(super) async fn play(run: Arc<Run>, name: String) -> Result<PhaseReport, Lab
     stage.call_through(stage.block.sidecar(1));
     let by_turns = calls(&stage).await?;
     stage.say("the same with LEAST_REQUEST");
-    stage.call_through(stage.block.sidecar(2));
-    let by_load = calls(&stage).await?;
+    let sidecar = call_through(stage, least, 2);
+    let by_load = calls(&sidecar.stage).await?;
 
     turns.alive()?;
-    least.alive()?;
-    let scene = Scene { stage, envoy: least };
-    scene.all_alive()?;
-    Ok(report(&scene, &by_turns, &by_load))
+    sidecar.all_alive()?;
+    let mut found = report(&sidecar, &by_turns, &by_load);
+    let ids = envoy("envoy-static.least_request.nothing_deprecated");
+    found.checks.extend(sidecar.envoy_checks(ids).await?);
+    Ok(found)
 }
 
 async fn calls(stage: &Stage) -> Result<Report, LabError> {
@@ -51,10 +52,10 @@ async fn calls(stage: &Stage) -> Result<Report, LabError> {
     Ok(client.wait(Duration::from_secs(30)).await?.report)
 }
 
-fn report(scene: &Scene, by_turns: &Report, by_load: &Report) -> PhaseReport {
-    let (phase, fleet) = (phase("least_request"), &scene.stage.fleet);
+fn report(sidecar: &Sidecar, by_turns: &Report, by_load: &Report) -> PhaseReport {
+    let (phase, fleet) = (phase("least_request"), &sidecar.stage.fleet);
     let mut found = PhaseReport::new(phase.name, phase.what, by_load);
-    found = found.set(&scene.stage.with_policy(&FLAGS), &[("GREETER_DELAY", "2ms")]);
+    found = found.set(&sidecar.stage.with_policy(&FLAGS), &[("GREETER_DELAY", "2ms")]);
     found.distributions = vec![
         Distribution::whole("ROUND_ROBIN", by_turns),
         Distribution::whole("LEAST_REQUEST", by_load),
@@ -80,7 +81,6 @@ fn report(scene: &Scene, by_turns: &Report, by_load: &Report) -> PhaseReport {
             CALLS_MIN,
             "--timeout 10ms: shorter than the slow one's answer",
         ),
-        scene.nothing_deprecated("envoy-static.least_request.nothing_deprecated"),
     ];
     found
 }

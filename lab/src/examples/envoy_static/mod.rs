@@ -1,13 +1,21 @@
 //! Example 2: an Envoy beside the client, which asks DNS and takes turns. The client calls one
 //! local address and knows nothing.
 
-use super::{Example, Phase};
+use std::sync::Arc;
 
-mod kill;
+use super::{
+    Example, Phase,
+    proxied::{
+        BACKENDS, EnvoyIds,
+        kill::{self, ENV},
+        scale::{self, Source},
+        steady,
+    },
+};
+use crate::{error::LabError, report::PhaseReport, run::Run};
+
 mod least_request;
-mod scale;
 mod scene;
-mod steady;
 mod unharmed;
 
 pub(crate) use scene::start as start_sidecar;
@@ -51,7 +59,7 @@ pub(crate) static EXAMPLE: Example = Example {
             what: "3 backends, nothing happens",
             calls_per_s: 900,
             seconds: 7,
-            play: |run, name| Box::pin(steady::play(run, name)),
+            play: |run, name| Box::pin(steady(run, name)),
         },
         Phase {
             name: "least_request",
@@ -65,14 +73,14 @@ pub(crate) static EXAMPLE: Example = Example {
             what: "3 backends, down to 1, up to 4",
             calls_per_s: 300,
             seconds: 22,
-            play: |run, name| Box::pin(scale::play(run, name)),
+            play: |run, name| Box::pin(scale(run, name)),
         },
         Phase {
             name: "kill",
             what: "kill -9 of one of 3 backends, back on its address after 1.5 s",
             calls_per_s: 700,
             seconds: 13,
-            play: |run, name| Box::pin(kill::play(run, name)),
+            play: |run, name| Box::pin(kill(run, name)),
         },
         Phase {
             name: "unharmed",
@@ -88,4 +96,43 @@ pub(crate) static EXAMPLE: Example = Example {
 fn phase(name: &str) -> &'static Phase {
     let found = EXAMPLE.phases.iter().find(|phase| phase.name == name);
     found.expect("each room of this example names its own phase")
+}
+
+/// The checks of Envoy itself; nobody sends it anything here that it could reject.
+const fn envoy(nothing_deprecated: &'static str) -> EnvoyIds {
+    EnvoyIds { nothing_deprecated, none_rejected: None }
+}
+
+async fn steady(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
+    let ids = steady::Ids {
+        exact_turns: "envoy-static.steady.exact_turns",
+        none_failed: "envoy-static.steady.none_failed",
+        envoy: envoy("envoy-static.steady.nothing_deprecated"),
+        inexact: "lb_policy LEAST_REQUEST, or --envoy-concurrency 4 and many clients",
+    };
+    let sidecar = scene::open(run, &name, &[], &BACKENDS).await?;
+    steady::play(&sidecar, phase("steady"), ids).await
+}
+
+async fn scale(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
+    let ids = scale::Ids {
+        none_failed: "envoy-static.scale.none_failed",
+        all_on_the_left: "envoy-static.scale.to_1_all_on_the_left",
+        to_4_in_time: "envoy-static.scale.to_4_within_ttl",
+        envoy: envoy("envoy-static.scale.nothing_deprecated"),
+        late: "respect_dns_ttl: false and dns_refresh_rate: 30s",
+    };
+    let mut sidecar = scene::open(run, &name, &[], &BACKENDS).await?;
+    scale::play(&mut sidecar, Source::Dns, phase("scale"), ids).await
+}
+
+async fn kill(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
+    let ids = kill::Ids {
+        lost_in_flight: "envoy-static.kill.lost_in_flight",
+        back_in_time: "envoy-static.kill.back_in_time",
+        envoy: envoy("envoy-static.kill.nothing_deprecated"),
+        away_for_longer: "base_ejection_time 30s and no health checks: Envoy's defaults",
+    };
+    let mut sidecar = scene::open(run, &name, &ENV, &BACKENDS).await?;
+    kill::play(&mut sidecar, phase("kill"), ids).await
 }

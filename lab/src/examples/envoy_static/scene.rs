@@ -4,71 +4,41 @@ use std::sync::Arc;
 
 use crate::{
     blocks::BACKEND_PORT,
-    checks::{Check, nothing_deprecated},
     dns,
     envoy::{self, Envoy, Setup},
     error::LabError,
+    examples::proxied::Sidecar,
     run::Run,
     stage::Stage,
 };
 
-/// The cluster's name in the file.
-pub(super) const CLUSTER: &str = "cluster.greeter";
+/// The cluster in the file, as Envoy's statistics name it.
+const CLUSTER: &str = "cluster.greeter";
 /// What the lab puts into the file to try the other policy.
 pub(super) const LEAST_REQUEST: (&str, &str) =
     ("lb_policy: ROUND_ROBIN", "lb_policy: LEAST_REQUEST");
 
-/// See the module's head.
-pub(super) struct Scene {
-    pub(super) stage: Stage,
-    pub(super) envoy: Envoy,
+/// Starts the backends `hosts` with `settings`, and then Envoy, which knows them from its start.
+///
+/// # Errors
+///
+/// When something can't be started.
+pub(super) async fn open(
+    run: Arc<Run>,
+    phase: &str,
+    settings: &[(&'static str, &str)],
+    hosts: &[u8],
+) -> Result<Sidecar, LabError> {
+    let mut stage = Stage::open(run, phase, settings).await?;
+    stage.scale_up(hosts).await?;
+    let envoy = start(&stage, "sidecar", 1, None).await?;
+    Ok(call_through(stage, envoy, 1))
 }
 
-impl Scene {
-    /// Starts the backends `hosts` with `settings`, and then Envoy, which knows them from its
-    /// start.
-    ///
-    /// # Errors
-    ///
-    /// When something can't be started.
-    pub(super) async fn open(
-        run: Arc<Run>,
-        phase: &str,
-        settings: &[(&'static str, &str)],
-        hosts: &[u8],
-    ) -> Result<Self, LabError> {
-        let mut stage = Stage::open(run, phase, settings).await?;
-        stage.scale_up(hosts).await?;
-        let envoy = start(&stage, "sidecar", 1, None).await?;
-        stage.call_through(stage.block.sidecar(1));
-        Ok(Self { stage, envoy })
-    }
-
-    /// Fails when something that nobody ended has ended.
-    ///
-    /// # Errors
-    ///
-    /// [`LabError::Ended`] with its last log lines.
-    pub(super) fn all_alive(&self) -> Result<(), LabError> {
-        self.envoy.alive()?;
-        self.stage.fleet.all_alive()
-    }
-
-    /// That nothing in the file is deprecated.
-    pub(super) fn nothing_deprecated(&self, id: &'static str) -> Check {
-        let breaks = "`type: STRICT_DNS` instead of the extension envoy.clusters.dns";
-        nothing_deprecated(id, self.envoy.deprecation().as_deref(), breaks)
-    }
-
-    /// A counter of the cluster.
-    ///
-    /// # Errors
-    ///
-    /// When Envoy does not answer.
-    pub(super) async fn count(&self, name: &str) -> Result<f64, LabError> {
-        let stats = self.envoy.stats().await?;
-        Ok(stats.get(&format!("{CLUSTER}.{name}")).unwrap_or_default() as f64)
-    }
+/// The stage whose client calls sidecar `number`, which is `envoy`.
+pub(super) fn call_through(mut stage: Stage, envoy: Envoy, number: u8) -> Sidecar {
+    stage.call_through(stage.block.sidecar(number));
+    Sidecar { stage, envoy, cluster: CLUSTER.to_owned() }
 }
 
 /// Starts Envoy number `number` of a stage with the file of this example, and `change` in it.

@@ -1,0 +1,295 @@
+//! One client's stream without the stream: requests and resources go in, responses come out, `now`
+//! comes along. Both variants of the protocol run through it, because they differ in how things
+//! are said and not in what a client should have next. go-control-plane's behaviour is the model;
+//! where we do more, `docs/adr/0021` says why.
+//!
+//! - At most one response of a kind waits for its answer. What happens meanwhile is in the next.
+//! - What is named goes before what names it, and waits for the answer: clusters, endpoints,
+//!   secrets, listeners, routes. What is taken away goes last, in the opposite order.
+//! - What a client has refused is not sent to it again; what it took last stays in force for it.
+
+mod kind;
+#[cfg(test)]
+mod model;
+mod refused;
+mod subscription;
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use evenkeel_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use self::{
+    kind::{Answer, KindState},
+    subscription::TooMany,
+};
+use super::{Kind, Resource, Resources};
+
+/// Names of one kind that a client may ask for.
+pub const NAMES_MAX: usize = 5_000;
+/// How long what comes later waits for the answer to what comes before it.
+pub const ACK_WAIT_MAX: Duration = Duration::from_secs(5);
+/// The size of a response from which on the rest goes into the next one, where the protocol allows
+/// that; clients of gRPC refuse messages over 4 MiB.
+pub const RESPONSE_BYTES_SOFT_MAX: usize = 2 * 1024 * 1024;
+/// What is kept of a client's reason to refuse.
+pub const DETAIL_BYTES_MAX: usize = 2_000;
+/// Names of a kind that are shown.
+const NAMES_SHOWN_MAX: usize = 20;
+
+/// The variants of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Variant {
+    /// Each response has all, of kinds for which that matters.
+    StateOfTheWorld,
+    /// Each response has what has changed.
+    Delta,
+}
+
+/// Why a request can't be taken; the stream ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Bad {
+    Type(String),
+    Names(Kind, usize),
+}
+
+/// What a request did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// It answered an older response: what it said of what is wanted does not count in the state
+    /// of the world, because its client says it again when it answers the newest one.
+    pub(super) stale: bool,
+    pub(super) acked: Option<Kind>,
+    pub(super) nacked: Option<Kind>,
+}
+
+/// A response.
+#[derive(Clone, Debug)]
+pub(super) struct Outgoing {
+    pub(super) kind: Kind,
+    pub(super) nonce: String,
+    /// Of what the client has of the kind when it has taken this.
+    pub(super) version: Arc<str>,
+    pub(super) resources: Vec<Arc<Resource>>,
+    /// In delta.
+    pub(super) removed: Vec<Arc<str>>,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub(super) struct Machine {
+    variant: Variant,
+    kinds: [KindState; Kind::ALL.len()],
+    resources: Option<Arc<Resources>>,
+    nonces: u64,
+    wakes_at: Option<Instant>,
+}
+
+impl Machine {
+    pub(super) fn new(variant: Variant) -> Self {
+        let kinds = Kind::ALL.map(KindState::new);
+        Self { variant, kinds, resources: None, nonces: 0, wakes_at: None }
+    }
+
+    pub(super) fn variant(&self) -> Variant {
+        self.variant
+    }
+
+    fn of(&mut self, kind: Kind) -> &mut KindState {
+        &mut self.kinds[kind as usize]
+    }
+
+    /// From now on there is this.
+    pub(super) fn resources(&mut self, resources: Arc<Resources>) {
+        self.resources = Some(resources);
+    }
+
+    /// Takes a request of the state of the world.
+    pub(super) fn request(&mut self, request: &DiscoveryRequest) -> Result<Heard, Bad> {
+        let kind = kind_of(&request.type_url)?;
+        let nonce = &request.response_nonce;
+        let state = self.of(kind);
+        let first = !state.wanted.has_started();
+        if !first && !state.is_current(nonce) {
+            state.gave_up(&request.resource_names);
+            return Ok(Heard { stale: true, ..Heard::default() });
+        }
+        let error = request.error_detail.as_ref().map(|error| error.message.as_str());
+        let answer = state.answer(nonce, error);
+        let asked = state.wanted.set(kind, &request.resource_names);
+        let asked = asked.map_err(|TooMany(names)| Bad::Names(kind, names))?;
+        state.asked_for_all(&asked, first, &request.version_info);
+        Ok(self.heard(kind, answer))
+    }
+
+    /// Takes a request of delta.
+    pub(super) fn delta(&mut self, request: DeltaDiscoveryRequest) -> Result<Heard, Bad> {
+        let kind = kind_of(&request.type_url)?;
+        let state = self.of(kind);
+        let error = request.error_detail.as_ref().map(|error| error.message.as_str());
+        let answer = state.answer(&request.response_nonce, error);
+        let first = !state.wanted.has_started();
+        let (subscribe, unsubscribe) =
+            (&request.resource_names_subscribe, &request.resource_names_unsubscribe);
+        let asked = state.wanted.update(kind, subscribe, unsubscribe);
+        let mut asked = asked.map_err(|TooMany(names)| Bad::Names(kind, names))?;
+        let initial = request.initial_resource_versions;
+        if first {
+            asked.named.retain(|name| !initial.contains_key(&**name));
+        }
+        let initial = initial.into_iter().filter(|_| first);
+        state.asked_for_changes(asked, initial);
+        Ok(self.heard(kind, answer))
+    }
+
+    fn heard(&mut self, kind: Kind, answer: Answer) -> Heard {
+        match answer {
+            Answer::None => Heard::default(),
+            Answer::Stale => Heard { stale: true, ..Heard::default() },
+            Answer::Refused => Heard { nacked: Some(kind), ..Heard::default() },
+            Answer::Accepted(names) => {
+                // A cluster that Envoy has been sent again waits for its endpoints again, even
+                // where they are what they were. They are named like it.
+                if kind == Kind::Cluster {
+                    self.of(Kind::Endpoint).say_again(names);
+                }
+                Heard { acked: Some(kind), ..Heard::default() }
+            }
+        }
+    }
+
+    /// The next response, if there is something to say. What is taken out is taken as sent.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Outgoing> {
+        let resources = self.resources.clone()?;
+        self.wakes_at = None;
+        for kind in Kind::ALL {
+            let variant = self.variant;
+            let state = self.of(kind);
+            state.see(resources.kind(kind));
+            if let Some(outgoing) = state.additions(variant, now) {
+                return Some(self.signed(outgoing));
+            }
+            if let Some(until) = state.holds_until(now) {
+                self.wakes_at = Some(until);
+                return None;
+            }
+        }
+        for kind in Kind::ALL.into_iter().rev() {
+            let variant = self.variant;
+            if let Some(outgoing) = self.of(kind).removals(variant, now) {
+                return Some(self.signed(outgoing));
+            }
+        }
+        None
+    }
+
+    /// When [`Machine::next`] has to be asked again though nothing has happened.
+    pub(super) fn wakes_at(&self) -> Option<Instant> {
+        self.wakes_at
+    }
+
+    fn signed(&mut self, mut outgoing: Outgoing) -> Outgoing {
+        self.nonces += 1;
+        outgoing.nonce = self.nonces.to_string();
+        self.of(outgoing.kind).sign(&outgoing.nonce);
+        outgoing
+    }
+
+    pub(super) fn is_refusing(&self, kind: Kind) -> bool {
+        self.kinds[kind as usize].refusing().next().is_some()
+    }
+
+    /// What there is to show of each kind that the client has asked for.
+    pub(super) fn views(&self) -> Vec<KindView> {
+        let kinds = Kind::ALL.iter().zip(&self.kinds);
+        let started = kinds.filter(|(_, state)| state.wanted.has_started());
+        started.map(|(kind, state)| KindView::of(*kind, state)).collect()
+    }
+}
+
+/// One kind of a client's, as it is shown.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct KindView {
+    /// The discovery service.
+    pub kind: &'static str,
+    /// It wants all there are.
+    pub wildcard: bool,
+    /// How many it has asked for by name.
+    pub names: usize,
+    /// The first of them.
+    pub first_names: Vec<String>,
+    /// The version of the last response.
+    pub sent: Option<String>,
+    /// The version of the last response that it took.
+    pub accepted: Option<String>,
+    /// A response waits for its answer.
+    pub unanswered: bool,
+    /// Responses so far.
+    pub responses: u64,
+    /// Those of them that it refused.
+    pub nacks: u64,
+    /// Why it refused the last of those.
+    pub last_nack: Option<String>,
+    /// What there is and it has refused, the first of it; it runs on what it took before.
+    pub refusing: Vec<String>,
+}
+
+impl KindView {
+    fn of(kind: Kind, state: &KindState) -> Self {
+        let (names, notes) = (state.wanted.names(), &state.notes);
+        let text = |version: &Option<Arc<str>>| version.as_ref().map(ToString::to_string);
+        Self {
+            kind: kind.name(),
+            wildcard: state.wanted.is_wildcard(),
+            names: names.len(),
+            first_names: names.iter().take(NAMES_SHOWN_MAX).map(ToString::to_string).collect(),
+            sent: text(&notes.sent),
+            accepted: text(&notes.accepted),
+            unanswered: !state.is_answered(),
+            responses: notes.responses,
+            nacks: notes.nacks,
+            last_nack: notes.last_nack.clone(),
+            refusing: state.refusing().take(NAMES_SHOWN_MAX).map(ToString::to_string).collect(),
+        }
+    }
+}
+
+fn kind_of(type_url: &str) -> Result<Kind, Bad> {
+    Kind::of_type_url(type_url).ok_or_else(|| Bad::Type(type_url.to_owned()))
+}
+
+/// The version of a set of resources, made of their names and versions.
+fn version<'a>(resources: impl Iterator<Item = &'a Resource>) -> Arc<str> {
+    version_of(resources.map(|resource| (&*resource.name, &*resource.version)))
+}
+
+/// The same of names and versions. FNV-1a of 128 bits: nothing here is secret or hostile, and it
+/// has to be the same in every build of the balancer, which std's hashers do not promise.
+fn version_of<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Arc<str> {
+    format!("{:032x}", digest(pairs)).into()
+}
+
+/// See [`version_of`].
+pub(super) fn digest<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> u128 {
+    const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    let mut hash = BASIS;
+    let mut eat = |bytes: &[u8]| {
+        for byte in bytes {
+            hash = (hash ^ u128::from(*byte)).wrapping_mul(PRIME);
+        }
+    };
+    for (name, version) in pairs {
+        // Neither has a NUL, so that no two lists give the same bytes.
+        eat(name.as_bytes());
+        eat(&[0]);
+        eat(version.as_bytes());
+        eat(&[0]);
+    }
+    hash
+}
