@@ -24,7 +24,6 @@ mod faults;
 mod fleet;
 mod fronts;
 mod http;
-#[allow(dead_code, reason = "for example 4, which comes next")]
 mod identities;
 mod l4;
 mod list;

@@ -98,6 +98,23 @@ pub(crate) fn impostor_unused(
     }
 }
 
+/// The application hears from its Envoy who calls, by the caller's identity.
+pub(crate) fn caller_named(
+    id: &'static str,
+    heard: &[String],
+    caller: &str,
+    breaks: &'static str,
+) -> Check {
+    let named = |value: &String| value.split([';', ',']).any(|one| one == format!("URI={caller}"));
+    Check {
+        id,
+        holds: heard.len() == 1 && heard.iter().all(named),
+        expected: format!("the application hears that {caller} calls"),
+        seen: if heard.is_empty() { "it hears nothing".to_owned() } else { heard.join(" | ") },
+        breaks,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +155,21 @@ mod tests {
         assert!(!check(&friend, &[one(Err("nobody listens"), 0)]), "refused by nobody");
         assert!(!check(&Err("closed".to_owned()), &[refused]), "everybody is refused");
         assert!(!check(&friend, &[]));
+    }
+
+    #[test]
+    fn the_application_hears_one_caller_and_the_right_one() {
+        let caller = "spiffe://lab.local/ns/default/sa/client";
+        let check = |heard: &[&str]| {
+            let heard: Vec<String> = heard.iter().map(|value| (*value).to_owned()).collect();
+            caller_named("c", &heard, caller, BREAKS).holds
+        };
+        let right = format!("By=spiffe://x;Hash=ab;URI={caller}");
+        assert!(check(&[&right]));
+        assert!(!check(&[]));
+        assert!(!check(&[&right, &right]), "one of them is the caller's own word");
+        assert!(!check(&[&format!("URI={caller}/other")]));
+        assert!(!check(&["URI=spiffe://lab.local/ns/default/sa/stranger"]));
     }
 
     #[test]

@@ -10,9 +10,11 @@ pub(crate) mod envoy_static;
 mod kill;
 mod kubernetes;
 mod lookaside;
+pub(crate) mod mesh;
 mod proxied;
 mod round_robin;
 mod steady;
+mod told;
 
 /// Every example, in the order of its numbers.
 pub(crate) static ALL: &[&Example] = &[
@@ -20,9 +22,13 @@ pub(crate) static ALL: &[&Example] = &[
     &round_robin::EXAMPLE,
     &envoy_static::EXAMPLE,
     &envoy_dynamic::EXAMPLE,
+    &mesh::EXAMPLE,
     &lookaside::EXAMPLE,
     &kubernetes::EXAMPLE,
 ];
+
+/// Other names of examples, under which people look for them.
+const ALIASES: [(&str, &str); 1] = [("istio", "mesh")];
 
 /// One way to balance gRPC calls.
 pub(crate) struct Example {
@@ -65,6 +71,7 @@ pub(crate) type Playing = Pin<Box<dyn Future<Output = Result<PhaseReport, LabErr
 ///
 /// A message with the names that are known.
 pub(crate) fn find(word: &str) -> Result<&'static Example, String> {
+    let word = ALIASES.iter().find(|(alias, _)| *alias == word).map_or(word, |(_, name)| name);
     let named = |example: &&&Example| {
         example.name == word || word.parse::<u8>().is_ok_and(|number| number == example.number)
     };

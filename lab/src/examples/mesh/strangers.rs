@@ -31,7 +31,7 @@ const WRONG_NAME: &str = "ssl.fail_verify_san";
 const NO_TLS: &str = "ssl.connection_error";
 
 pub(super) async fn play(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
-    let (mut told, identities) = scene::open(run, &name, &[], &[POD]).await?;
+    let (mut told, identities) = scene::open(run, &name, &[], (&[POD], "")).await?;
     let address = told.sidecar.stage.fleet.address(POD).to_string();
     let friend = greet(&address, Some(identities.client(Some(CLIENT))?)).await;
     let mut strangers = Vec::new();

@@ -1,6 +1,6 @@
 //! What two sidecars leave alone, and what the second one adds: who calls.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use evenkeel::Channel;
 
@@ -8,6 +8,7 @@ use super::{phase, scene};
 use crate::{
     checks::caller_named,
     client::Report,
+    envoy::Stats,
     error::LabError,
     examples::proxied::EnvoyIds,
     identities::{CLIENT, spiffe_id},
@@ -18,6 +19,8 @@ use crate::{
 
 /// The pod whose application is the mirror.
 const POD: u8 = 1;
+/// From the slice to Envoy's list. If it takes longer, the probes will say so.
+const LIST_LIMIT: Duration = Duration::from_secs(5);
 /// Where a proxy that ends TLS tells the application who calls.
 const CALLER: &str = "x-forwarded-client-cert";
 const IDS: Ids = Ids {
@@ -31,10 +34,12 @@ const IDS: Ids = Ids {
 };
 
 pub(super) async fn play(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
-    let (mut told, _identities) = scene::open(run, &name, &[], &[]).await?;
+    let (mut told, _) = scene::open(run, &name, &[], (&[], "")).await?;
     let mirror = Mirror::start(told.sidecar.stage.fleet.application(POD)).await?;
     told.sidecar.stage.fleet.start_fronts(&[POD]).await?;
-    told.publish_and_wait(&[POD]).await?;
+    told.sidecar.stage.publish(&[POD]).await;
+    let listed = |stats: &Stats| told.sidecar.value(stats, "membership_total") == 1;
+    told.sidecar.envoy.until("membership", listed, LIST_LIMIT).await?;
     let authority = "greeter.default.svc.cluster.local:8000";
     let channel = Channel::builder(format!("ipv4:{}", told.sidecar.stage.block.sidecar(1)))
         .authority(authority)
