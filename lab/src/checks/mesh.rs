@@ -31,9 +31,7 @@ pub(crate) fn mutual_tls(
     breaks: &'static str,
 ) -> Check {
     let all = |one: &Secured| {
-        one.connections > 0
-            && one.handshakes == one.connections
-            && one.without_certificate == 0
+        one.connections > 0 && one.handshakes == one.connections && one.without_certificate == 0
     };
     let shown = |one: &Secured| format!("{} of {}", one.handshakes, one.connections);
     let servers: Vec<String> = to.iter().map(shown).collect();
@@ -174,7 +172,8 @@ mod tests {
 
     #[test]
     fn an_impostor_has_to_be_tried_and_refused() {
-        let check = |answered, by, refused| impostor_unused("i", answered, by, refused, BREAKS).holds;
+        let check =
+            |answered, by, refused| impostor_unused("i", answered, by, refused, BREAKS).holds;
         assert!(check(300, 0, 4));
         assert!(!check(300, 1, 4));
         assert!(!check(300, 0, 0), "it was never tried");

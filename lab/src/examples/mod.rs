@@ -16,6 +16,9 @@ mod round_robin;
 mod steady;
 mod told;
 
+pub(crate) use proxied::Sidecar;
+pub(crate) use told::Told;
+
 /// Every example, in the order of its numbers.
 pub(crate) static ALL: &[&Example] = &[
     &baseline::EXAMPLE,

@@ -13,9 +13,7 @@ use super::{
     },
     told::{Told, Words, away, fault},
 };
-use crate::{
-    envoy::SIDECAR_DYNAMIC, error::LabError, report::PhaseReport, run::Run, stage::Stage,
-};
+use crate::{envoy::SIDECAR_DYNAMIC, error::LabError, report::PhaseReport, run::Run, stage::Stage};
 
 pub(crate) static EXAMPLE: Example = Example {
     number: 3,

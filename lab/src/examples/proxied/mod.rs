@@ -13,12 +13,12 @@ pub(super) mod kill;
 pub(super) mod scale;
 pub(super) mod steady;
 
-pub(super) const BACKENDS: [u8; 3] = [1, 2, 3];
+pub(crate) const BACKENDS: [u8; 3] = [1, 2, 3];
 
 /// A stage whose client calls an Envoy.
-pub(super) struct Sidecar {
-    pub(super) stage: Stage,
-    pub(super) envoy: Envoy,
+pub(crate) struct Sidecar {
+    pub(crate) stage: Stage,
+    pub(crate) envoy: Envoy,
     /// The cluster's prefix in Envoy's statistics.
     pub(super) cluster: String,
 }

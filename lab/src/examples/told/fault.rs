@@ -14,7 +14,8 @@ use crate::{
 };
 
 /// Not UNAVAILABLE, which real faults give too.
-pub(in crate::examples) const ABORT: &str = "    fault: { abort: { percent: 50, grpc_status: 10 } }\n";
+pub(in crate::examples) const ABORT: &str =
+    "    fault: { abort: { percent: 50, grpc_status: 10 } }\n";
 const ABORTED: &str = "ABORTED";
 /// Of 8,000 calls half are aborted to within 0.56 percentage points in two of three runs; two points
 /// are missed in one of 3,000.
