@@ -52,6 +52,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out_dir.join("envoy.bin"), descriptors.encode_to_vec())?;
     // One file with the modules as they are nested: twenty packages refer to each other by place.
     let envoy = tonic_prost_build::configure().build_transport(false).include_file("envoy.rs");
+    // What the balancer sends has a version that is made of the bytes, so their order is fixed.
+    let envoy = envoy.btree_map(".envoy.config").btree_map(".envoy.extensions");
     envoy.compile_fds(descriptors)?;
     Ok(())
 }

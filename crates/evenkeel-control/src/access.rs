@@ -21,6 +21,17 @@ enum Name {
     Dns(String),
 }
 
+/// One of the names that a certificate may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted<'a> {
+    /// This URI.
+    Uri(&'a str),
+    /// A URI that begins so.
+    UriBelow(&'a str),
+    /// This DNS name.
+    Dns(&'a str),
+}
+
 impl Allowed {
     /// Reads names: `spiffe://trust-domain/path`, the same with `/*` at its end for all below, or a
     /// DNS name.
@@ -35,6 +46,15 @@ impl Allowed {
             1..=NAMES_MAX => Ok(Self(names)),
             many => Err(format!("expected at most {NAMES_MAX} names, got {many}")),
         }
+    }
+
+    /// What a certificate is compared with, for those that compare it themselves.
+    pub(crate) fn wanted(&self) -> impl Iterator<Item = Wanted<'_>> {
+        self.0.iter().map(|name| match name {
+            Name::Spiffe(id) => Wanted::Uri(id),
+            Name::SpiffeBelow(prefix) => Wanted::UriBelow(prefix),
+            Name::Dns(dns) => Wanted::Dns(dns),
+        })
     }
 
     /// Whether a client with this certificate may ask.

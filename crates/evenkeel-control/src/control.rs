@@ -24,6 +24,7 @@ use crate::{
     key::ServiceKey,
     merge::{Change, Merge},
     names::{NameError, NameRules, Names},
+    newest::Newest,
     observe::{Refusals, Warnings},
     snapshot::{ENDPOINTS_MAX, Published, Snapshot},
     weights::{Factors, LoadAware},
@@ -48,8 +49,19 @@ pub(crate) struct Inner {
     synced: watch::Sender<bool>,
     /// No source is bad.
     good: watch::Sender<bool>,
+    news: News,
     pub(crate) refusals: Refusals,
     pub(crate) warnings: Warnings,
+}
+
+/// Counts what has changed: for those who read everything, and look again then.
+#[derive(Clone, Default)]
+struct News(watch::Sender<u64>);
+
+impl News {
+    fn add(&self) {
+        self.0.send_modify(|count| *count += 1);
+    }
 }
 
 /// What the directory is made of, beside the flags.
@@ -62,9 +74,16 @@ struct Asked {
 /// Names and services at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
-    names: Names,
+    pub(crate) names: Names,
     pub(crate) services: BTreeMap<ServiceKey, Arc<Service>>,
-    pub(crate) limits: Limits,
+    /// The file's, with what flags and clients add.
+    pub(crate) config: Arc<Config>,
+}
+
+impl Directory {
+    pub(crate) fn limits(&self) -> Limits {
+        self.config.limits
+    }
 }
 
 /// How a source is doing.
@@ -92,6 +111,7 @@ pub(crate) struct Service {
     pub(crate) streams: AtomicUsize,
     pub(crate) streams_total: AtomicU64,
     pub(crate) lists_sent: AtomicU64,
+    news: News,
 }
 
 impl Control {
@@ -108,6 +128,7 @@ impl Control {
             load_aware: watch::Sender::default(),
             synced: watch::Sender::new(false),
             good: watch::Sender::new(true),
+            news: News::default(),
             refusals: Refusals::default(),
             warnings: Warnings::default(),
         };
@@ -135,13 +156,19 @@ impl Control {
         let mut services = BTreeMap::new();
         for (key, service) in &config.services {
             let kept = before.services.get(key).cloned();
-            let kept = kept.unwrap_or_else(|| Arc::new(Service::new(key.clone())));
+            let kept =
+                kept.unwrap_or_else(|| Arc::new(Service::new(key.clone(), inner.news.clone())));
             kept.configure(service.clone());
             services.insert(key.clone(), kept);
         }
         let names = Names::new(inner.rules.clone(), &config);
-        let directory = Arc::new(Directory { names, services, limits: config.limits });
+        let load_aware = config.services.iter();
+        let load_aware: BTreeMap<_, _> = load_aware
+            .filter_map(|(key, service)| Some((key.clone(), service.policy.load_aware?)))
+            .collect();
+        let directory = Arc::new(Directory { names, services, config: Arc::new(config) });
         inner.directory.store(directory.clone());
+        inner.news.add();
         for (key, service) in &before.services {
             if !directory.services.contains_key(key) {
                 info!(service = %key, "not served any more");
@@ -155,10 +182,6 @@ impl Control {
             *now = Arc::new(watched);
             changed
         });
-        let load_aware = config.services.iter();
-        let load_aware: BTreeMap<_, _> = load_aware
-            .filter_map(|(key, service)| Some((key.clone(), service.policy.load_aware?)))
-            .collect();
         inner.load_aware.send_if_modified(|now| {
             let changed = **now != load_aware;
             *now = Arc::new(load_aware);
@@ -290,6 +313,11 @@ impl Control {
         self.inner.good.subscribe()
     }
 
+    /// Changes with every configuration and every snapshot.
+    pub(crate) fn news(&self) -> watch::Receiver<u64> {
+        self.inner.news.0.subscribe()
+    }
+
     /// All sources that have spoken.
     #[must_use]
     pub fn sources(&self) -> BTreeMap<String, SourceStatus> {
@@ -365,7 +393,7 @@ impl Directory {
 }
 
 impl Service {
-    fn new(key: ServiceKey) -> Self {
+    fn new(key: ServiceKey, news: News) -> Self {
         Self {
             merge: Mutex::new(Merge::new(key.clone())),
             key,
@@ -377,6 +405,7 @@ impl Service {
             streams: AtomicUsize::new(0),
             streams_total: AtomicU64::new(0),
             lists_sent: AtomicU64::new(0),
+            news,
         }
     }
 
@@ -402,6 +431,7 @@ impl Service {
             warn!(service = %self.key, left_out, "more than {ENDPOINTS_MAX} endpoints");
         }
         self.published.send_replace(Published::Current(snapshot));
+        self.news.add();
     }
 
     pub(crate) fn follow(&self) -> watch::Receiver<Published> {
@@ -437,32 +467,6 @@ impl Service {
     /// Streams that are open.
     pub(crate) fn open_streams(&self) -> usize {
         self.streams.load(Ordering::Relaxed)
-    }
-}
-
-/// What is made of the newest snapshot that a client wanted, by the first who wants it.
-struct Newest<T>(Mutex<Option<(u64, Arc<T>)>>);
-
-impl<T> Default for Newest<T> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-impl<T> Newest<T> {
-    fn get(&self, snapshot: &Snapshot, make: impl FnOnce() -> T) -> Arc<T> {
-        let mut newest = lock(&self.0);
-        match &*newest {
-            Some((version, made)) if *version == snapshot.version => made.clone(),
-            other => {
-                let made = Arc::new(make());
-                // A reader that is late does not push the newer one out.
-                if other.as_ref().is_none_or(|(version, _)| *version < snapshot.version) {
-                    *newest = Some((snapshot.version, made.clone()));
-                }
-                made
-            }
-        }
     }
 }
 

@@ -35,6 +35,7 @@ mod key;
 pub mod merge;
 pub mod metrics;
 pub mod names;
+mod newest;
 mod observe;
 mod peer;
 mod room;

@@ -104,6 +104,26 @@ impl Names {
         is_served.then_some(ServiceKey { namespace, name, port: None })
     }
 
+    /// All names without a foreign port that lead to a service: what clients can ask for that is
+    /// known beforehand.
+    pub(crate) fn of(&self, key: &ServiceKey) -> BTreeSet<String> {
+        let ServiceKey { namespace, name, port } = key;
+        let domain = &self.rules.cluster_domain;
+        let aliases = self.aliases.iter().filter(|(_, of)| *of == key).map(|(alias, _)| alias);
+        let hosts = aliases.chain(&self.rules.own).cloned().chain([
+            name.clone(),
+            format!("{name}.{namespace}"),
+            format!("{name}.{namespace}.svc"),
+            format!("{name}.{namespace}.svc.{domain}"),
+        ]);
+        let with_port = |host: String| match port {
+            Some(port) if !host.contains(':') => [Some(format!("{host}:{port}")), Some(host)],
+            _ => [Some(host), None],
+        };
+        let names = hosts.flat_map(with_port).flatten();
+        names.filter(|name| self.resolve(name) == Ok(key)).collect()
+    }
+
     fn of_service(&self, host: &str, port: Option<&str>) -> Option<&ServiceKey> {
         let (name, namespace) = self.split_host(host)?;
         let keys = self.services.get(&(namespace.to_owned(), name.to_owned()))?;
@@ -247,6 +267,21 @@ services:
             let found = names.resolve(asked).map(ToString::to_string);
             assert_eq!(found.as_deref(), Ok(key), "{asked}");
         }
+    }
+
+    #[test]
+    fn the_names_of_a_service_are_those_that_lead_to_it_and_to_no_other() {
+        let names = names();
+        let of = |key: &str| {
+            let names = names.of(&ServiceKey::parse(key, "default").expect("a key"));
+            names.into_iter().collect::<Vec<_>>().join(" ")
+        };
+        let greeter = of("greeter:8000");
+        for name in ["greeter", "greeter.test:8000", "hello.example.com:443", "grpclb"] {
+            assert!(greeter.split(' ').any(|one| one == name), "{name}: {greeter}");
+        }
+        let full = "two.other.svc.cluster.local:1 two.other.svc:1 two.other:1";
+        assert_eq!(of("two.other:1"), full, "without its port it might be the other one");
     }
 
     #[test]

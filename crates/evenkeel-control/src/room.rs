@@ -33,7 +33,7 @@ struct Streams {
 impl Room {
     /// Room for one more stream.
     pub(crate) fn permit(&self, control: &Control, ip: IpAddr) -> Result<Permit, Status> {
-        self.enter(control.directory().limits, ip).map_err(|(why, what, max)| {
+        self.enter(control.directory().limits(), ip).map_err(|(why, what, max)| {
             control.inner.refusals.add(why);
             Status::resource_exhausted(format!(
                 "expected at most {max} {what} on this balancer; try another, or raise its limits"

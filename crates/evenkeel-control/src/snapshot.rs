@@ -24,6 +24,9 @@ pub struct Endpoint {
     pub weight: u32,
     /// Whether it gets calls.
     pub state: EndpointState,
+    /// Its region, where that is known; zones of the same name in two regions are two zones.
+    #[serde(serialize_with = "shared")]
+    pub region: Option<Arc<str>>,
     /// Its zone, where that is known.
     #[serde(serialize_with = "shared")]
     pub zone: Option<Arc<str>>,
@@ -37,7 +40,7 @@ impl Endpoint {
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
         let state = EndpointState::Serving;
-        Self { address, weight: WEIGHT_DEFAULT, state, zone: None, pod: None }
+        Self { address, weight: WEIGHT_DEFAULT, state, region: None, zone: None, pod: None }
     }
 }
 
@@ -50,6 +53,8 @@ pub enum EndpointState {
     Serving,
     /// It ends what it has and gets nothing new.
     Draining,
+    /// It can't answer.
+    Unhealthy,
 }
 
 /// Calls that clients are told to drop.

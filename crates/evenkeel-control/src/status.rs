@@ -22,6 +22,7 @@ use crate::{
     observe::{Refusal, Warning},
     peer::Peer,
     snapshot::{Endpoint, EndpointState, Policy, Published},
+    xds::{self, LoadTotals, Xds},
 };
 
 /// The most clients that are shown.
@@ -41,10 +42,27 @@ pub struct Status {
     pub clients: Vec<ClientView>,
     /// How many there are.
     pub clients_total: usize,
+    /// What is said over xDS, and to whom; `None` where it is not served.
+    pub xds: Option<XdsStatus>,
     /// Streams refused or ended, by reason; those that happened.
     pub refused: BTreeMap<&'static str, u64>,
     /// What was wrong with what clients sent, by kind; those that happened.
     pub warnings: BTreeMap<&'static str, u64>,
+}
+
+/// Clients of xDS and what they reported.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct XdsStatus {
+    /// Clients with streams, up to [`CLIENTS_SHOWN_MAX`], each with what it was sent of each type
+    /// and what it said to that.
+    pub clients: Vec<xds::ClientView>,
+    /// How many there are.
+    pub clients_total: usize,
+    /// Open streams, load reports among them.
+    pub streams: usize,
+    /// Sums of the load that clients reported.
+    pub loads: LoadTotals,
 }
 
 /// A service.
@@ -178,9 +196,23 @@ impl Status {
             services: control.directory().services.values().map(|one| of_service(one)).collect(),
             clients: clients.iter().map(|client| client.view()).collect(),
             clients_total,
+            xds: None,
             refused: refused.filter(happened).collect(),
             warnings: warned.filter(happened).collect(),
         }
+    }
+
+    /// The same with what is said over xDS.
+    #[must_use]
+    pub fn with_xds(self, xds: &Xds) -> Self {
+        Self { xds: Some(XdsStatus::of(xds)), ..self }
+    }
+}
+
+impl XdsStatus {
+    fn of(xds: &Xds) -> Self {
+        let (clients, clients_total) = xds.clients(CLIENTS_SHOWN_MAX);
+        Self { clients, clients_total, streams: xds.streams(), loads: xds.loads() }
     }
 }
 
@@ -260,7 +292,11 @@ fn of_services(page: &mut Page, services: &[Named]) {
     let lists = |service: &Service| service.lists_sent.load(Ordering::Relaxed) as f64;
     each(Kind::Counter, "evenkeel_balancer_lists_sent_total", "Lists begun to be sent.", &lists);
 
-    let states = [(EndpointState::Serving, "serving"), (EndpointState::Draining, "draining")];
+    let states = [
+        (EndpointState::Serving, "serving"),
+        (EndpointState::Draining, "draining"),
+        (EndpointState::Unhealthy, "unhealthy"),
+    ];
     let counts = services.iter().flat_map(|(key, service)| {
         let published = service.current();
         states.map(|(state, name)| {

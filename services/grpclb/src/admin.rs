@@ -10,6 +10,7 @@ use evenkeel_control::{
     grpclb::Grpclb,
     metrics::{Kind, Page},
     status::{self, Status},
+    xds::Xds,
 };
 use evenkeel_server::ServerStats;
 use http::{Method, Request, Response, StatusCode, header};
@@ -38,6 +39,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Shown {
     pub(crate) control: Control,
     pub(crate) grpclb: Grpclb,
+    pub(crate) xds: Option<Xds>,
     pub(crate) server: ServerStats,
 }
 
@@ -96,7 +98,10 @@ impl Shown {
         }
         match path {
             "/status" => {
-                let status = Status::of(&self.control, &self.grpclb);
+                let mut status = Status::of(&self.control, &self.grpclb);
+                if let Some(xds) = &self.xds {
+                    status = status.with_xds(xds);
+                }
                 match serde_json::to_string_pretty(&status) {
                     Ok(json) => text(StatusCode::OK, "application/json", json + "\n"),
                     Err(error) => {
@@ -118,6 +123,9 @@ impl Shown {
     fn metrics(&self) -> String {
         let mut page = Page::default();
         status::write_metrics(&mut page, &self.control, &self.grpclb);
+        if let Some(xds) = &self.xds {
+            xds.write_metrics(&mut page);
+        }
         let counters = self.server.counters();
         let events = counters.map(|(name, count)| ([("event", name)], count as f64));
         let help = "Events of the gRPC server, limits that were hit among them.";

@@ -3,12 +3,12 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::Parser;
+use clap::{ArgAction, Parser};
 use evenkeel_control::{ServiceKey, sources::flags};
 
 use program::duration;
 
-/// A lookaside balancer that speaks grpclb.
+/// A lookaside balancer that speaks grpclb, and a control plane that speaks xDS.
 #[derive(Debug, Parser)]
 #[command(name = "grpclb")]
 pub(crate) struct Args {
@@ -90,6 +90,13 @@ pub(crate) struct Args {
         value_parser = duration::parse, hide_env_values = true
     )]
     pub(crate) client_stats_interval: Duration,
+
+    /// Serves xDS (ADS and LRS) beside grpclb, on the same port.
+    #[arg(
+        long, env = "GRPCLB_XDS", default_value = "true", value_name = "true|false",
+        action = ArgAction::Set, hide_env_values = true
+    )]
+    pub(crate) xds: bool,
 
     /// Serves /status (JSON) and /metrics (Prometheus) over HTTP/1.1 here; not set: nowhere.
     #[arg(
@@ -224,7 +231,7 @@ mod tests {
     #[test]
     fn the_readme_has_the_table_of_the_command_line() {
         let rows = rows_of_the_command();
-        assert_eq!(rows.len(), 19);
+        assert_eq!(rows.len(), 20);
         assert_eq!(rows_of_the_readme(), rows);
     }
 

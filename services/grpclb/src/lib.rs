@@ -1,10 +1,10 @@
-//! A lookaside balancer: thin, from flags and environment to `evenkeel-control` over
+//! A lookaside balancer and control plane: thin, from flags and environment to `evenkeel-control` over
 //! `evenkeel-server` and an exit code. A library, so that the lab can re-execute itself as it.
 
 mod admin;
 mod args;
 
-use std::{ffi::OsString, io, process::ExitCode};
+use std::{ffi::OsString, io, process::ExitCode, sync::Arc};
 
 use evenkeel_channelz::Channelz;
 use evenkeel_control::{
@@ -13,9 +13,10 @@ use evenkeel_control::{
     names::{self, NameRules},
     sources::{file::FileSource, kubernetes},
     weights,
+    xds::{ADS_SERVICE_NAME, NodeViews, Xds, XdsSettings},
 };
 use evenkeel_kubernetes::Cluster;
-use evenkeel_proto::grpc::lb::v1::FILE_DESCRIPTOR_SET;
+use evenkeel_proto::{ENVOY_FILE_DESCRIPTOR_SET, grpc::lb::v1::FILE_DESCRIPTOR_SET};
 use evenkeel_server::{
     ConfigError, Health, ServeError, Server, ServerView, ShutdownHandle, Termination, tls::TlsError,
 };
@@ -83,21 +84,30 @@ async fn run(args: Args) -> Result<u8, Error> {
     let mut settings = GrpclbSettings::default();
     settings.client_stats_interval = args.client_stats_interval;
     let grpclb = Grpclb::new(control.clone(), settings);
-    let server = server(&args, grpclb.clone())?;
+    let xds = args.xds.then(|| {
+        let views = NodeViews::new(control.clone());
+        tasks.spawn(views.clone().run());
+        let mut settings = XdsSettings::default();
+        settings.load_report_interval = args.client_stats_interval;
+        Xds::new(control.clone(), Arc::new(views), settings)
+    });
+    let server = server(&args, grpclb.clone(), xds.as_ref())?;
     if let Some(health) = server.health() {
-        for name in ["", SERVICE_NAME, READINESS] {
+        let names = ready_names(args.xds);
+        for name in &names {
             health.set(name, false).await;
         }
-        tasks.spawn(say_when_ready(control.clone(), health.clone()));
+        tasks.spawn(say_when_ready(control.clone(), health.clone(), names));
         tasks.spawn(say_whether_good(control.clone(), health));
     }
-    tasks.spawn(end_streams(server.shutdown_handle(), args.drain_delay, grpclb.clone()));
+    let ending = (grpclb.clone(), xds.clone());
+    tasks.spawn(end_streams(server.shutdown_handle(), args.drain_delay, ending));
     let signals = Termination::install().map_err(Error::Signals)?;
     if let Some(address) = args.admin_listen {
         let listener = admin::listen(address).await.map_err(Error::Admin)?;
         let address = listener.local_addr().map_err(Error::Admin)?;
         info!("status: http://{address}/status, metrics: http://{address}/metrics");
-        let shown = Shown { control, grpclb, server: server.stats() };
+        let shown = Shown { control, grpclb, xds, server: server.stats() };
         tasks.spawn(admin::serve(listener, shown));
     }
     let listeners = program::listen(&args.listen, "--listen or GRPCLB_LISTEN").await?;
@@ -147,7 +157,7 @@ fn start_sources(args: &Args) -> Result<(Control, JoinSet<()>), Error> {
     Ok((control, tasks))
 }
 
-fn server(args: &Args, grpclb: Grpclb) -> Result<Server, Error> {
+fn server(args: &Args, grpclb: Grpclb, xds: Option<&Xds>) -> Result<Server, Error> {
     let view = ServerView::new();
     let channelz = Channelz::of_servers([view.clone()]);
     let mut builder = Server::builder()
@@ -155,9 +165,13 @@ fn server(args: &Args, grpclb: Grpclb) -> Result<Server, Error> {
         .drain_grace(args.drain_grace)
         .max_connection_age_grace(args.max_connection_age_grace)
         .max_connections(args.max_connections)
-        .health([SERVICE_NAME, LIVENESS, READINESS, SOURCES])
+        .health(ready_names(args.xds).into_iter().skip(1).chain([LIVENESS, SOURCES]))
         .view(&view)
-        .reflection([FILE_DESCRIPTOR_SET, evenkeel_channelz::FILE_DESCRIPTOR_SET]);
+        .reflection([
+            FILE_DESCRIPTOR_SET,
+            ENVOY_FILE_DESCRIPTOR_SET,
+            evenkeel_channelz::FILE_DESCRIPTOR_SET,
+        ]);
     if let Some(age) = args.max_connection_age {
         builder = builder.max_connection_age(age);
     }
@@ -165,16 +179,26 @@ fn server(args: &Args, grpclb: Grpclb) -> Result<Server, Error> {
     if let Some(tls) = tls::server(cert, key, args.tls_client_ca.as_deref())? {
         builder = builder.tls(tls)?;
     }
-    Ok(builder.build(Routes::new(grpclb).add_service(channelz.into_service()))?)
+    let mut routes = Routes::new(grpclb).add_service(channelz.into_service());
+    if let Some(xds) = xds {
+        routes = routes.add_service(xds.ads()).add_service(xds.lrs());
+    }
+    Ok(builder.build(routes)?)
 }
 
-async fn say_when_ready(control: Control, health: Health) {
+/// What turns to SERVING with the first sync.
+fn ready_names(xds: bool) -> Vec<&'static str> {
+    let ads = xds.then_some(ADS_SERVICE_NAME);
+    ["", SERVICE_NAME, READINESS].into_iter().chain(ads).collect()
+}
+
+async fn say_when_ready(control: Control, health: Health, names: Vec<&'static str>) {
     // Its sender lives as long as `control`.
     if control.synced().wait_for(|synced| *synced).await.is_err() {
         return;
     }
     info!("every service has been read; ready");
-    for name in ["", SERVICE_NAME, READINESS] {
+    for name in names {
         health.set(name, true).await;
     }
 }
@@ -192,9 +216,16 @@ async fn say_whether_good(control: Control, health: Health) {
 
 /// Streams have no end of their own, and would hold the drain until its grace is over. They are
 /// ended when connections get their GOAWAY: before it, clients would come back on the same ones.
-async fn end_streams(shutdown: ShutdownHandle, delay: std::time::Duration, grpclb: Grpclb) {
+async fn end_streams(
+    shutdown: ShutdownHandle,
+    delay: std::time::Duration,
+    (grpclb, xds): (Grpclb, Option<Xds>),
+) {
     shutdown.draining().await;
     let at = Instant::now() + delay;
     tokio::time::sleep_until(at).await;
     grpclb.end_streams();
+    if let Some(xds) = xds {
+        xds.end_streams();
+    }
 }

@@ -1,8 +1,17 @@
 //! What is served: services, where their endpoints come from, and how they are balanced. Flags make
 //! one of these, the YAML file another (`yaml`), and [`Config::with_flags`] makes one of both.
 
+mod lb_policy;
+mod outlier;
+mod xds;
 mod yaml;
 
+pub use lb_policy::{LbPolicy, LeastRequest, OutOfBand, RingHash, WeightedRoundRobin};
+pub use outlier::{FailurePercentage, OutlierDetection, SuccessRate};
+pub use xds::{
+    Abort, Delay, Fault, IDENTITIES_MAX, Identity, Ingress, LocalityRule, Mtls, RULES_MAX, Retries,
+    RetryStatus, Secrets, Split, Xds,
+};
 pub(crate) use yaml::address as endpoint_address;
 
 use std::{
@@ -54,6 +63,10 @@ pub struct Config {
     pub services: BTreeMap<ServiceKey, ServiceConfig>,
     /// Limits of clients, where they are set.
     pub limits: Limits,
+    /// Certificates for TLS between Envoys, by name.
+    pub identities: BTreeMap<String, Identity>,
+    /// Who gets them.
+    pub secrets: Secrets,
 }
 
 /// What a configuration may say of limits.
@@ -76,6 +89,8 @@ pub struct ServiceConfig {
     pub weights: BTreeMap<Selected, u32>,
     /// How it is balanced.
     pub policy: Arc<Policy>,
+    /// What clients of xDS are told of it.
+    pub xds: Arc<Xds>,
 }
 
 /// Which endpoint a weight is for.

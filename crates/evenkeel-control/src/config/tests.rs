@@ -119,6 +119,93 @@ fn bad_input_is_refused_with_its_place_and_what_was_expected() {
     }
 }
 
+const XDS: &str = "
+services:
+- name: greeter
+  endpoints: [{address: \"10.0.0.1:8000\", region: r, zone: a, state: unhealthy}]
+  xds:
+    listen: 127.0.0.1:10000
+    policy: {ring_hash: {minimum_ring_size: 2048, header: X-User}}
+    connect_timeout_s: 0.25
+    max_requests: 10
+    outlier_detection:
+      {interval_s: 1, max_ejection_percent: 50, consecutive_5xx: 3,
+       failure_percentage: {threshold: 50}}
+    timeout_s: 1.5
+    retries: {max: 2, on: [unavailable, resource_exhausted]}
+    localities: [{region: r, zone: a, weight: 3}, {priority: 1}]
+    priority_by_zone: true
+    overprovisioning_factor: 140
+    fault: {abort: {percent: 50, grpc_status: 14}, delay: {percent: 10, time_s: 0.1}}
+    split: [{service: greeter, weight: 80}, {service: canary.other, weight: 20}]
+    mtls: {identity: client, servers: [\"spiffe://a.test/server\"]}
+    ingress: {listen: \"0.0.0.0:8443\", application: \"0.0.0.0:8000\", identity: client}
+    load_reports: true
+- {name: canary, namespace: other, xds: {policy: least_request}}
+identities:
+  client:
+    {certificate: tls.crt, key: tls.key, roots: ca.crt, belongs_to: [\"spiffe://a.test/client\"]}
+secrets: {local_peers: true}
+";
+
+#[test]
+fn everything_that_clients_of_xds_can_be_told_is_read() {
+    let config = read(XDS).expect("good");
+    let key = |text| ServiceKey::parse(text, "default").expect("a key");
+    let greeter = &config.services[&key("greeter")];
+    let endpoint = &greeter.endpoints.as_ref().expect("one")[0];
+    assert_eq!((endpoint.region.as_deref(), endpoint.state), (Some("r"), EndpointState::Unhealthy));
+    let xds = &greeter.xds;
+    let ring = RingHash { minimum_ring_size: 2_048, header: Some("x-user".into()) };
+    assert_eq!(xds.policy, LbPolicy::RingHash(ring));
+    let outliers = xds.outlier_detection.as_ref().expect("set");
+    assert_eq!((outliers.consecutive_5xx, outliers.success_rate.is_none()), (Some(3), true));
+    let failures = outliers.failure_percentage.as_ref().expect("set");
+    assert_eq!((failures.threshold, failures.enforcing), (50, 100));
+    assert_eq!((xds.localities[0].weight, xds.localities[1].priority), (Some(3), 1));
+    assert_eq!(xds.split[1].key(&key("greeter")), key("canary.other"));
+    assert_eq!(xds.timeout, Some(std::time::Duration::from_millis(1_500)));
+    let least = LbPolicy::LeastRequest(LeastRequest { choice_count: 2 });
+    assert_eq!(config.services[&key("canary.other")].xds.policy, least);
+    assert!(config.identities["client"].belongs_to.is_some() && config.secrets.local_peers);
+}
+
+#[test]
+fn what_clients_of_xds_can_not_be_told_is_refused_with_its_place() {
+    let xds = |rest: &str| format!("services:\n- name: a\n  xds:\n    {rest}\n");
+    for (rest, place, reason) in [
+        ("policy: fastest", "4:", "fastest"),
+        ("policy: {round_robin: {}}", "4:", "has no settings"),
+        ("policy: {ring_hash: {size: 1}}", "4:", "size"),
+        ("policy: {ring_hash: {header: \"a b\"}}", "4:", "expected a header's name"),
+        ("policy: {ring_hash: {}, least_request: {}}", "4:", "expected one policy"),
+        ("policy: {least_request: {choice_count: 1}}", "4:", "from 2 to 100, got 1"),
+        ("policy: 5", "4:", "a policy, one of round_robin"),
+        ("listen: \"127.0.0.1:0\"", "4:", "a port from 1 to 65535"),
+        ("timeout_s: 0", "4:", "0.001 to 86400 seconds, got 0"),
+        ("max_requests: 0", "4:", "got 0"),
+        ("retries: {max: 11}", "4:", "from 1 to 10, got 11"),
+        ("retries: {max: 1, on: [not_found]}", "4:", "not_found"),
+        ("localities: [{zone: a, priority: 128}]", "4:", "from 0 to 127, got 128"),
+        ("overprovisioning_factor: 99", "4:", "from 100"),
+        ("fault: {abort: {percent: 50, grpc_status: 17}}", "4:", "from 1 to 16, got 17"),
+        ("fault: {delay: {percent: 101, time_s: 1}}", "4:", "at most 100, got 101"),
+        ("split: [{service: a, weight: 0}]", "4:", "weight above 0"),
+        ("split: [{service: b, weight: 1}]", "2:", "between services of this file, got b.default"),
+        ("split: [{service: A, weight: 1}]", "4:", "lower-case"),
+        ("mtls: {identity: b, servers: [c.test]}", "2:", "one of `identities`, got \"b\""),
+        ("mtls: {identity: b, servers: []}", "4:", "at least one name"),
+        ("ingress: {listen: \"0.0.0.0:1\"}", "4:", "application"),
+        ("listen_on: here", "4:", "listen_on"),
+    ] {
+        let error = read(&xds(rest)).expect_err(rest);
+        assert!(error.starts_with(&format!("grpclb.yaml:{place}")), "{rest}\n{error}");
+        assert!(error.contains(reason), "{rest}\n{error}");
+    }
+    let error = read("services: []\nidentities: {A: {certificate: a, key: b, roots: c}}");
+    assert!(error.expect_err("no label").contains("lower-case"));
+}
+
 #[test]
 fn a_file_that_is_too_large_is_not_parsed() {
     let error = read(&" ".repeat(CONFIG_BYTES_MAX + 1)).expect_err("too large");

@@ -17,6 +17,7 @@ use serde_saphyr::{Location, Spanned};
 use super::{
     ALIASES_MAX, CATEGORY_BYTES_MAX, CONFIG_BYTES_MAX, Config, ConfigError, DROPS_MAX, Limits,
     SERVICES_MAX, Selected, ServiceConfig,
+    xds::{self, Identity, Secrets, Xds},
 };
 use crate::{
     access::Allowed,
@@ -36,6 +37,10 @@ struct File {
     services: Vec<Spanned<Service>>,
     #[serde(default)]
     limits: FileLimits,
+    #[serde(default)]
+    identities: BTreeMap<String, Spanned<Identity>>,
+    #[serde(default)]
+    secrets: Secrets,
 }
 
 #[derive(Default, Deserialize)]
@@ -61,6 +66,8 @@ struct Service {
     subset: Option<Subset>,
     allow: Option<Names>,
     load_aware: Option<LoadAware>,
+    #[serde(default, deserialize_with = "xds::shared")]
+    xds: Arc<Xds>,
 }
 
 #[derive(Deserialize)]
@@ -69,6 +76,7 @@ struct Place {
     address: Address,
     #[serde(default)]
     weight: Weight,
+    region: Option<String>,
     zone: Option<String>,
     #[serde(default)]
     state: EndpointState,
@@ -150,7 +158,7 @@ fn category(text: String) -> Result<String, String> {
     ))
 }
 
-fn percent(value: f64) -> Result<f64, String> {
+pub(super) fn percent(value: f64) -> Result<f64, String> {
     if value > 0.0 && value <= 100.0 {
         return Ok(value);
     }
@@ -221,22 +229,65 @@ pub(super) fn read(text: &str, file: &str, default_namespace: &str) -> Result<Co
 fn config(file: File, reading: &Reading<'_>) -> Result<Config, ConfigError> {
     let mut services = BTreeMap::new();
     let mut aliases = BTreeSet::new();
+    let mut places = Vec::new();
     for Spanned { value, referenced, .. } in file.services {
         if services.len() == SERVICES_MAX {
             return Err(reading.at(referenced, format!("expected at most {SERVICES_MAX} services")));
         }
         let (key, service) = service(value, referenced, &mut aliases, reading)?;
         let text = key.to_string();
+        places.push((key.clone(), referenced));
         if services.insert(key, service).is_some() {
             return Err(reading.at(referenced, format!("the service {text} is there twice")));
         }
+    }
+    let identities = identities(file.identities, reading)?;
+    for (key, place) in places {
+        references(&key, &services, &identities).map_err(|text| reading.at(place, text))?;
     }
     let FileLimits { streams_max, streams_per_peer_max } = file.limits;
     let limits = Limits {
         streams_max: streams_max.map(|count| count.0),
         streams_per_peer_max: streams_per_peer_max.map(|count| count.0),
     };
-    Ok(Config { services, limits })
+    Ok(Config { services, limits, identities, secrets: file.secrets })
+}
+
+fn identities(
+    read: BTreeMap<String, Spanned<Identity>>,
+    reading: &Reading<'_>,
+) -> Result<BTreeMap<String, Identity>, ConfigError> {
+    let mut identities = BTreeMap::new();
+    for (name, Spanned { value, referenced, .. }) in read {
+        check_label(&name).map_err(|error| reading.at(referenced, error))?;
+        if identities.len() == xds::IDENTITIES_MAX {
+            let message = format!("expected at most {} identities", xds::IDENTITIES_MAX);
+            return Err(reading.at(referenced, message));
+        }
+        identities.insert(name, value);
+    }
+    Ok(identities)
+}
+
+/// What a service refers to has to be there.
+fn references(
+    key: &ServiceKey,
+    services: &BTreeMap<ServiceKey, ServiceConfig>,
+    identities: &BTreeMap<String, Identity>,
+) -> Result<(), String> {
+    let Some(Xds { split, mtls, ingress, .. }) = services.get(key).map(|one| &*one.xds) else {
+        return Ok(());
+    };
+    if let Some(part) = split.iter().map(|part| part.key(key)).find(|to| !services.contains_key(to))
+    {
+        return Err(format!("{key}: expected a split between services of this file, got {part}"));
+    }
+    let mtls = mtls.as_ref().map(|mtls| &mtls.identity);
+    let ingress = ingress.as_ref().and_then(|ingress| ingress.identity.as_ref());
+    match mtls.into_iter().chain(ingress).find(|name| !identities.contains_key(*name)) {
+        Some(name) => Err(format!("{key}: expected one of `identities`, got {name:?}")),
+        None => Ok(()),
+    }
 }
 
 fn service(
@@ -274,8 +325,8 @@ fn service(
         allow: read.allow.map(|names| names.0),
         load_aware: read.load_aware,
     };
-    let (weights, policy) = (weights.collect(), Arc::new(policy));
-    Ok((key, ServiceConfig { aliases: own, endpoints, weights, policy }))
+    let (weights, policy, xds) = (weights.collect(), Arc::new(policy), read.xds);
+    Ok((key, ServiceConfig { aliases: own, endpoints, weights, policy, xds }))
 }
 
 fn endpoints(
@@ -285,13 +336,14 @@ fn endpoints(
     let mut seen = BTreeSet::new();
     let mut endpoints = Vec::with_capacity(places.len());
     for Spanned { value, referenced, .. } in places {
-        let Place { address: Address(address), weight: Weight(weight), zone, state } = value;
+        let Place { address: Address(address), weight: Weight(weight), region, zone, state } =
+            value;
         if !seen.insert(address) {
             let message = format!("the address {address} is there twice; weight gives it more");
             return Err(reading.at(referenced, message));
         }
-        let zone = zone.map(Arc::from);
-        endpoints.push(Endpoint { address, weight, state, zone, pod: None });
+        let (region, zone) = (region.map(Arc::from), zone.map(Arc::from));
+        endpoints.push(Endpoint { address, weight, state, region, zone, pod: None });
     }
     Ok(endpoints)
 }

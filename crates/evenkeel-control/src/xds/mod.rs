@@ -15,8 +15,12 @@ mod load;
 mod load_stream;
 mod machine;
 mod resource;
+mod say;
+mod secrets;
 mod service;
 mod stream;
+mod view;
+mod views;
 
 pub use clients::ClientView;
 pub use load::{
@@ -32,3 +36,4 @@ pub use service::{
 pub use stream::{
     FIRST_REQUEST_WAIT, NODE_BYTES_MAX, REQUEST_BYTES_MAX, REQUESTS_BURST, REQUESTS_PER_S_MAX,
 };
+pub use views::{ASKED_MAX, NodeViews, SYNC_WAIT_MAX, VIEWS_MAX};

@@ -2,7 +2,7 @@
 //! the content, not counted: a balancer that restarts, or another replica, gives the same version
 //! to the same content, so that a client that comes back is told nothing and rebuilds nothing.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 use evenkeel_proto::envoy::config::core::v3::Node;
@@ -71,7 +71,7 @@ impl Kind {
 }
 
 /// One resource, encoded once for all who get it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Resource {
     /// Unique in its kind.
     pub name: Arc<str>,
@@ -79,6 +79,15 @@ pub struct Resource {
     pub version: Arc<str>,
     /// The encoded message, without the `Any` around it.
     pub body: Bytes,
+}
+
+/// Without the content, which may be a private key.
+impl fmt::Debug for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, version, body } = self;
+        let mut shown = f.debug_struct("Resource");
+        shown.field("name", name).field("version", version).field("bytes", &body.len()).finish()
+    }
 }
 
 /// The resources of one kind.
@@ -129,6 +138,13 @@ pub trait Views: Send + Sync + 'static {
     ///
     /// A clear status when it gets nothing here: the stream ends with it.
     fn follow(&self, node: &Node, peer: &Peer) -> Result<Followed, Status>;
+
+    /// Hears which names a client that has followed asks for, before it is answered. Not every form
+    /// of a name can be listed beforehand (`greeter:80`, `GREETER.`): those that lead somewhere are
+    /// among the resources from now on.
+    fn asked(&self, node: &Node, peer: &Peer, kind: Kind, names: &[String]) {
+        let _ = (node, peer, kind, names);
+    }
 }
 
 #[cfg(test)]

@@ -58,8 +58,10 @@ pub(super) enum Bad {
 }
 
 /// What a request did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Heard {
+    /// Names that it asked for and had not before.
+    pub(super) named: Vec<String>,
     /// It answered an older response: what it said of what is wanted does not count in the state
     /// of the world, because its client says it again when it answers the newest one.
     pub(super) stale: bool,
@@ -123,7 +125,7 @@ impl Machine {
         let asked = state.wanted.set(kind, &request.resource_names);
         let asked = asked.map_err(|TooMany(names)| Bad::Names(kind, names))?;
         state.asked_for_all(&asked, first, &request.version_info);
-        Ok(self.heard(kind, answer))
+        Ok(self.heard(kind, answer, texts(&asked.named)))
     }
 
     /// Takes a request of delta.
@@ -137,27 +139,29 @@ impl Machine {
             (&request.resource_names_subscribe, &request.resource_names_unsubscribe);
         let asked = state.wanted.update(kind, subscribe, unsubscribe);
         let mut asked = asked.map_err(|TooMany(names)| Bad::Names(kind, names))?;
+        let named = texts(&asked.named);
         let initial = request.initial_resource_versions;
         if first {
             asked.named.retain(|name| !initial.contains_key(&**name));
         }
         let initial = initial.into_iter().filter(|_| first);
         state.asked_for_changes(asked, initial);
-        Ok(self.heard(kind, answer))
+        Ok(self.heard(kind, answer, named))
     }
 
-    fn heard(&mut self, kind: Kind, answer: Answer) -> Heard {
+    fn heard(&mut self, kind: Kind, answer: Answer, named: Vec<String>) -> Heard {
+        let heard = Heard { named, ..Heard::default() };
         match answer {
-            Answer::None => Heard::default(),
-            Answer::Stale => Heard { stale: true, ..Heard::default() },
-            Answer::Refused => Heard { nacked: Some(kind), ..Heard::default() },
+            Answer::None => heard,
+            Answer::Stale => Heard { stale: true, ..heard },
+            Answer::Refused => Heard { nacked: Some(kind), ..heard },
             Answer::Accepted(names) => {
                 // A cluster that Envoy has been sent again waits for its endpoints again, even
                 // where they are what they were. They are named like it.
                 if kind == Kind::Cluster {
                     self.of(Kind::Endpoint).say_again(names);
                 }
-                Heard { acked: Some(kind), ..Heard::default() }
+                Heard { acked: Some(kind), ..heard }
             }
         }
     }
@@ -257,6 +261,10 @@ impl KindView {
             refusing: state.refusing().take(NAMES_SHOWN_MAX).map(ToString::to_string).collect(),
         }
     }
+}
+
+fn texts(names: &[Arc<str>]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
 }
 
 fn kind_of(type_url: &str) -> Result<Kind, Bad> {
