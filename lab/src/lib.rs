@@ -25,7 +25,6 @@ mod fleet;
 mod fronts;
 mod http;
 mod identities;
-#[allow(dead_code, reason = "the other control plane of example 4, which comes next")]
 mod istiod;
 mod l4;
 mod list;

@@ -156,7 +156,17 @@ fn a_mesh_serves_nobody_without_the_right_identity() {
 #[test]
 fn a_measurement_without_envoy_compares_the_channel_with_the_floor() {
     let output = Command::new(env!("CARGO_BIN_EXE_lab"))
-        .args(["bench", "--without", "sidecar", "--without", "mesh", "--rounds", "1", "--seconds", "1"])
+        .args([
+            "bench",
+            "--without",
+            "sidecar",
+            "--without",
+            "mesh",
+            "--rounds",
+            "1",
+            "--seconds",
+            "1",
+        ])
         .args(["--rate", "50", "--output", "json"])
         .output()
         .unwrap();

@@ -11,7 +11,12 @@ use super::{
     usage::Usage,
 };
 use crate::{
-    envoy::Envoy, error::LabError, examples::envoy_static::start_sidecar, run::Run, stage::Stage,
+    envoy::Envoy,
+    error::LabError,
+    examples::{Sidecar, Told, envoy_static::start_sidecar, mesh},
+    faults::CallFault,
+    run::Run,
+    stage::Stage,
 };
 
 const BACKENDS: [u8; 3] = [1, 2, 3];
@@ -66,7 +71,8 @@ impl Scene {
             }
             "mesh" => {
                 let run = Arc::clone(&self.stage.run);
-                let (told, _) = mesh::open(run, "bench-mesh", &[], (&BACKENDS, "")).await?;
+                let (told, _) =
+                    mesh::open(run, "bench-mesh", &[], (&BACKENDS, CallFault::None)).await?;
                 let address = told.sidecar.stage.block.sidecar(1);
                 self.mesh = Some(told);
                 Ok(bare(&[address.to_string()]))

@@ -1,10 +1,16 @@
 //! What istiod and its Envoys are given, as text.
 
-use std::{fmt::Write as _, net::{Ipv4Addr, SocketAddrV4}};
+use std::{
+    fmt::Write as _,
+    net::{Ipv4Addr, SocketAddrV4},
+};
 
 use serde_json::json;
 
-use crate::blocks::{APPLICATION_PORT, BACKEND_PORT};
+use crate::{
+    blocks::{APPLICATION_PORT, BACKEND_PORT},
+    faults::CallFault,
+};
 
 /// The Service's name, by which calls are routed.
 const HOST: &str = "greeter.default.svc.cluster.local";
@@ -15,16 +21,6 @@ pub(super) const NO_PODS: &str = "# none\n";
 /// The mesh's own settings. Without the last one Envoy waits for certificates that nobody issues.
 pub(super) const MESH: &str = "trustDomain: cluster.local\nrootNamespace: istio-system\n\
     enablePrometheusMerge: false\nenableAutoMtls: false\n";
-
-/// A fault in a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    None,
-    /// Half of the calls end with ABORTED.
-    Abort,
-    /// Each call waits for 100 ms.
-    Delay,
-}
 
 /// The Service, its balancing, and where Envoys listen: the client's at `listen`, a pod's at the
 /// pod's address. `addresses` makes calls without the Service's name find it.
@@ -96,11 +92,11 @@ fn name(ip: Ipv4Addr) -> String {
 }
 
 /// The Service's routes.
-pub(super) fn routes(fault: Fault) -> String {
+pub(super) fn routes(fault: CallFault) -> String {
     let fault = match fault {
-        Fault::None => "",
-        Fault::Abort => "  - fault: {abort: {percentage: {value: 50}, grpcStatus: ABORTED}}\n",
-        Fault::Delay => "  - fault: {delay: {percentage: {value: 100}, fixedDelay: 0.1s}}\n",
+        CallFault::None => "",
+        CallFault::Abort => "  - fault: {abort: {percentage: {value: 50}, grpcStatus: ABORTED}}\n",
+        CallFault::Delay => "  - fault: {delay: {percentage: {value: 100}, fixedDelay: 0.1s}}\n",
     };
     let route = if fault.is_empty() { "  - " } else { "    " };
     format!(
@@ -119,7 +115,8 @@ spec:
 pub(super) fn front(ip: Ipv4Addr) -> String {
     let name = name(ip);
     format!(
-        "apiVersion: networking.istio.io/v1
+        "---
+apiVersion: networking.istio.io/v1
 kind: Sidecar
 metadata: {{name: {name}, namespace: default}}
 spec:
@@ -139,9 +136,7 @@ spec:
 /// it, without the agent. `app` is whose pod it is in.
 pub(crate) fn bootstrap(ip: Ipv4Addr, app: &str, xds: SocketAddrV4) -> String {
     let pod = name(ip);
-    let at = |ip: Ipv4Addr, port: u16| {
-        json!({"socket_address": {"address": ip.to_string(), "port_value": port}})
-    };
+    let at = |ip: Ipv4Addr, port: u16| json!({"socket_address": {"address": ip.to_string(), "port_value": port}});
     let ads = || json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
     let http2 = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
     let keepalive = json!({"connection_keepalive": {"interval": "30s", "timeout": "10s"}});
@@ -202,8 +197,8 @@ mod tests {
     #[test]
     fn a_fault_stands_before_its_route_and_without_one_the_route_is_alone() {
         let route = "route: [{destination: {host: greeter.default.svc.cluster.local}}]";
-        assert!(routes(Fault::None).ends_with(&format!("  http:\n  - {route}\n")));
-        for (fault, what) in [(Fault::Abort, "ABORTED"), (Fault::Delay, "0.1s")] {
+        assert!(routes(CallFault::None).ends_with(&format!("  http:\n  - {route}\n")));
+        for (fault, what) in [(CallFault::Abort, "ABORTED"), (CallFault::Delay, "0.1s")] {
             let text = routes(fault);
             assert!(text.contains(what) && text.ends_with(&format!("\n    {route}\n")), "{text}");
             assert_eq!(text.matches("  - ").count(), 1, "{text}");
@@ -212,7 +207,11 @@ mod tests {
 
     #[test]
     fn an_envoy_says_who_it_is_and_asks_istiod_alone() {
-        let text = bootstrap(Ipv4Addr::new(127, 64, 1, 1), "greeter", "127.64.1.111:15010".parse().unwrap());
+        let text = bootstrap(
+            Ipv4Addr::new(127, 64, 1, 1),
+            "greeter",
+            "127.64.1.111:15010".parse().unwrap(),
+        );
         let read: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(read["node"]["metadata"]["LABELS"]["pod"], "pod-127-64-1-1");
         let cluster = &read["static_resources"]["clusters"][0];

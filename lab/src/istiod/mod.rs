@@ -21,6 +21,7 @@ use crate::{
     blocks::Block,
     clock::unix_s,
     error::LabError,
+    faults::CallFault,
     http,
     process::Process,
     run::{Run, tail},
@@ -29,7 +30,7 @@ use crate::{
 mod files;
 mod stub;
 
-pub(crate) use files::{Fault, bootstrap};
+pub(crate) use files::bootstrap;
 use stub::Stub;
 
 /// The name of the program.
@@ -40,6 +41,8 @@ const DEBUG_PORT: u16 = 15080;
 const METRICS_PORT: u16 = 15014;
 /// It takes 1 s; several at once on a busy machine take longer.
 const READY_LIMIT_S: u64 = 40;
+/// Backends that a phase may have.
+const PODS_MAX: u8 = 8;
 const EXIT_LIMIT: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(50);
 /// Nothing that a stock Envoy lacks, xDS in plain text, certificates for nobody, and nothing
@@ -86,19 +89,20 @@ pub(crate) struct Files {
 pub(crate) fn find(named: Option<&Path>) -> Result<PathBuf, String> {
     if let Some(named) = named {
         let is_there = named.is_file();
-        return is_there.then(|| named.to_owned()).ok_or_else(|| {
-            format!("--istiod names {}, which is no file", named.display())
-        });
+        return is_there
+            .then(|| named.to_owned())
+            .ok_or_else(|| format!("--istiod names {}, which is no file", named.display()));
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).map(|folder| folder.join(PROGRAM)).find(|at| at.is_file()).ok_or_else(
-        || {
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(PROGRAM))
+        .find(|at| at.is_file())
+        .ok_or_else(|| {
             format!(
                 "--control-plane istiod needs Istio's {PROGRAM}; expected it on $PATH or named by \
                  --istiod FILE, found none"
             )
-        },
-    )
+        })
 }
 
 impl Istiod {
@@ -117,14 +121,17 @@ impl Istiod {
     ) -> Result<Self, LabError> {
         let name = format!("{phase}-istiod");
         let ip = block.balancer_ip(1);
-        let files = Files::make(run.path(&format!("{name}-files")), &files::service(listen));
+        let pods: Vec<Ipv4Addr> = (1..=PODS_MAX).map(|host| *block.backend(host).ip()).collect();
+        let folder = run.path(&format!("{name}-files"));
+        let files = Files::make(folder, &files::service(listen), &pods);
         let files = Arc::new(files.map_err(LabError::io(format!("can't make {name}'s files")))?);
         let stub = Stub::start(SocketAddr::from((block.api_ip(), 0))).await;
         let stub = stub.map_err(LabError::io("the API server of istiod"))?;
         let kubeconfig = run.path(&format!("{name}-kubeconfig.yaml"));
         let mesh = run.path(&format!("{name}-mesh.yaml"));
         for (path, text) in [(&kubeconfig, stub.kubeconfig()), (&mesh, files::MESH.to_owned())] {
-            fs::write(path, text).map_err(LabError::io(format!("can't write {}", path.display())))?;
+            fs::write(path, text)
+                .map_err(LabError::io(format!("can't write {}", path.display())))?;
         }
         let (run, program, running) = (Arc::clone(run), program.to_owned(), None);
         let mut this = Self { run, name, program, ip, files, kubeconfig, _stub: stub, running };
@@ -212,7 +219,8 @@ impl Istiod {
     ///
     /// [`LabError::Ended`] with its last log lines, or what could not be written.
     pub(crate) fn all_alive(&self) -> Result<(), LabError> {
-        if let Some(error) = self.files.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(error) = self.files.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
+        {
             return Err(LabError::io(format!("can't write a file of {}", self.name))(error));
         }
         match self.running.as_ref().and_then(Process::status) {
@@ -226,12 +234,15 @@ impl Istiod {
 }
 
 impl Files {
-    fn make(folder: PathBuf, service: &str) -> io::Result<Self> {
+    fn make(folder: PathBuf, service: &str, pods: &[Ipv4Addr]) -> io::Result<Self> {
         fs::create_dir_all(&folder)?;
         let files = Self { folder, failed: Mutex::default() };
         files.write("service.yaml", service)?;
+        // Before any of these Envoys asks: without it istiod would have it listen elsewhere first.
+        let fronts: String = pods.iter().map(|ip| files::front(*ip)).collect();
+        files.write("fronts.yaml", &fronts)?;
         files.write("pods.yaml", files::NO_PODS)?;
-        files.write("routes.yaml", &files::routes(Fault::None))?;
+        files.write("routes.yaml", &files::routes(CallFault::None))?;
         Ok(files)
     }
 
@@ -243,14 +254,8 @@ impl Files {
         at
     }
 
-    /// Writes where the Envoy of the pod `ip` listens.
-    pub(crate) fn front(&self, ip: Ipv4Addr) {
-        let name = format!("front-{}.yaml", ip.octets()[3]);
-        self.note(self.write(&name, &files::front(ip)));
-    }
-
     /// Writes the routes with `fault`.
-    pub(crate) fn say(&self, fault: Fault) {
+    pub(crate) fn say(&self, fault: CallFault) {
         self.note(self.write("routes.yaml", &files::routes(fault)));
     }
 

@@ -59,7 +59,9 @@ async fn accept(listener: TcpListener) {
         // Fails only for this one caller.
         let Ok((socket, _)) = listener.accept().await else { continue };
         connections.spawn(async move {
-            let service = service_fn(|request| async { Ok::<_, Infallible>(answer(&request)) });
+            let service = service_fn(|request: Request<Incoming>| async move {
+                Ok::<_, Infallible>(answer(&request))
+            });
             // A connection that breaks is its client's business.
             http1::Builder::new().serve_connection(TokioIo::new(socket), service).await.ok();
             drop(slot);
@@ -76,7 +78,7 @@ fn answer(request: &Request<Incoming>) -> Response<Body> {
         Some((status, value)) => response(status, Full::new(value.to_string().into()).boxed()),
         None => {
             let silent = stream::pending::<Result<Frame<Bytes>, Infallible>>();
-            response(StatusCode::OK, BodyExt::boxed(StreamBody::new(silent)))
+            response(StatusCode::OK, StreamBody::new(silent).boxed())
         }
     }
 }

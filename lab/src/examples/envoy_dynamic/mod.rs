@@ -13,7 +13,10 @@ use super::{
     },
     told::{Told, Words, away, fault},
 };
-use crate::{envoy::SIDECAR_DYNAMIC, error::LabError, report::PhaseReport, run::Run, stage::Stage};
+use crate::{
+    envoy::SIDECAR_DYNAMIC, error::LabError, faults::CallFault, report::PhaseReport, run::Run,
+    stage::Stage,
+};
 
 pub(crate) static EXAMPLE: Example = Example {
     number: 3,
@@ -92,15 +95,15 @@ fn phase(name: &str) -> &'static Phase {
     found.expect("each room of this example names its own phase")
 }
 
-/// A scene with three backends, whose balancer says `rules`.
+/// A scene with three backends, whose balancer says `fault`.
 async fn open(
     run: Arc<Run>,
     phase: &str,
     settings: &[(&'static str, &str)],
-    rules: &str,
+    fault: CallFault,
 ) -> Result<Told, LabError> {
     let stage = Stage::open_with_api(run, phase, settings).await?;
-    Told::open(stage, &SIDECAR_DYNAMIC, Words::default(), rules, (&BACKENDS, None)).await
+    Told::open(stage, &SIDECAR_DYNAMIC, Words::default(), fault, (&BACKENDS, None)).await
 }
 
 async fn steady(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
@@ -113,7 +116,7 @@ async fn steady(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
         },
         inexact: "`policy: least_request`, or --envoy-concurrency 4 and many clients",
     };
-    let scene = open(run, &name, &[], "").await?;
+    let scene = open(run, &name, &[], CallFault::None).await?;
     let found = steady::play(&scene.sidecar, phase("steady"), ids).await?;
     scene.all_alive()?;
     Ok(found)
@@ -130,7 +133,7 @@ async fn scale(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
         },
         late: "DNS instead of xDS: a TTL of 5 s lies between",
     };
-    let mut scene = open(run, &name, &[], "").await?;
+    let mut scene = open(run, &name, &[], CallFault::None).await?;
     let found = scale::play(&mut scene.sidecar, Source::Xds, phase("scale"), ids).await?;
     scene.all_alive()?;
     Ok(found)
@@ -146,7 +149,7 @@ async fn kill(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
         },
         away_for_longer: "`base_ejection_time_s: 30`, Envoy's default",
     };
-    let mut scene = open(run, &name, &ENV, "").await?;
+    let mut scene = open(run, &name, &ENV, CallFault::None).await?;
     let found = kill::play(&mut scene.sidecar, phase("kill"), ids).await?;
     scene.all_alive()?;
     Ok(found)
@@ -162,7 +165,7 @@ async fn away(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
             none_rejected: Some("envoy-dynamic.away.none_rejected"),
         },
     };
-    away::play(&mut open(run, &name, &[], "").await?, phase("away"), ids).await
+    away::play(&mut open(run, &name, &[], CallFault::None).await?, phase("away"), ids).await
 }
 
 async fn fault(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
@@ -176,5 +179,5 @@ async fn fault(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
             none_rejected: Some("envoy-dynamic.fault.none_rejected"),
         },
     };
-    fault::play(&open(run, &name, &[], fault::ABORT).await?, phase("fault"), ids).await
+    fault::play(&open(run, &name, &[], CallFault::Abort).await?, phase("fault"), ids).await
 }

@@ -8,6 +8,7 @@ use crate::{
     envoy::{self, MESH_CLIENT, MESH_SERVER, Replacement},
     error::LabError,
     examples::told::{MakeFronts, Told, Words},
+    faults::CallFault,
     fronts::Fronts,
     identities::{CLIENT, GREETER, Identities, spiffe_id},
     run::Run,
@@ -18,7 +19,7 @@ use crate::{
 /// addresses, and the Service has another name.
 const NODE: &str = "metadata: { role: ingress, service: greeter-server }";
 
-/// Starts a balancer with `rules`, pods `hosts` whose greeters have `settings`, and the client's
+/// Starts the control plane, which says `fault`, pods `hosts` whose greeters have `settings`, and the client's
 /// Envoy.
 ///
 /// # Errors
@@ -28,16 +29,21 @@ pub(crate) async fn open(
     run: Arc<Run>,
     phase: &str,
     settings: &[(&'static str, &str)],
-    (hosts, rules): (&[u8], &str),
+    (hosts, fault): (&[u8], CallFault),
 ) -> Result<(Told, Identities), LabError> {
+    let identities = Identities::make(&run, phase)?;
+    if let Some(program) = run.istiod().map(Path::to_owned) {
+        let stage = Stage::open(run, phase, settings).await?;
+        let told = Told::open_with_istiod(stage, &program, fault, hosts).await?;
+        return Ok((told, identities));
+    }
     let stage = Stage::open_with_api(run, phase, settings).await?;
-    let identities = Identities::make(&stage.run, phase)?;
     let fronts: MakeFronts = Box::new(|stage, replacements| {
         let bootstrap = Box::new(move |ip| bootstrap(ip, &replacements));
         Fronts::new(Arc::clone(&stage.run), &stage.phase, bootstrap)
     });
     let words = words(&identities);
-    let told = Told::open(stage, &MESH_CLIENT, words, rules, (hosts, Some(fronts))).await?;
+    let told = Told::open(stage, &MESH_CLIENT, words, fault, (hosts, Some(fronts))).await?;
     Ok((told, identities))
 }
 

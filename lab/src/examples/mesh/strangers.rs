@@ -9,10 +9,11 @@ use helloworld::{HelloRequest, greeter_client::GreeterClient};
 use super::{phase, scene};
 use crate::{
     blocks::BACKEND_PORT,
-    checks::{Stranger, impostor_unused, none_failed, strangers_refused},
+    checks::{Stranger, impostor_unused, strangers_refused},
     envoy::{Envoy, Stats},
     error::LabError,
     examples::proxied::EnvoyIds,
+    faults::CallFault,
     fleet::Fleet,
     identities::{CLIENT, Identities, STRANGER},
     report::{Distribution, PhaseReport},
@@ -23,7 +24,6 @@ use crate::{
 const POD: u8 = 1;
 const IMPOSTOR: u8 = 9;
 const LIMIT: Duration = Duration::from_secs(5);
-const CALLS_MIN: u64 = 300;
 const FLAGS: [&str; 6] = ["--count", "300", "--rate", "200", "--warmup", "5s"];
 /// Envoy's counters of refused certificates: none, of a wrong name; and of what is no TLS.
 const NO_CERTIFICATE: &str = "ssl.fail_verify_no_cert";
@@ -31,7 +31,7 @@ const WRONG_NAME: &str = "ssl.fail_verify_san";
 const NO_TLS: &str = "ssl.connection_error";
 
 pub(super) async fn play(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
-    let (mut told, identities) = scene::open(run, &name, &[], (&[POD], "")).await?;
+    let (mut told, identities) = scene::open(run, &name, &[], (&[POD], CallFault::None)).await?;
     let address = told.sidecar.stage.fleet.address(POD).to_string();
     let friend = greet(&address, Some(identities.client(Some(CLIENT))?)).await;
     let mut strangers = Vec::new();
@@ -72,12 +72,6 @@ pub(super) async fn play(run: Arc<Run>, name: String) -> Result<PhaseReport, Lab
             by_impostor,
             refused,
             "`servers: [spiffe://lab.local/*]` in the balancer's `mtls:`",
-        ),
-        none_failed(
-            "mesh.strangers.none_failed",
-            &report,
-            CALLS_MIN,
-            "no `retries:`: a call whose turn is the impostor's fails",
         ),
     ];
     let ids = EnvoyIds {

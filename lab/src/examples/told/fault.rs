@@ -10,18 +10,15 @@ use crate::{
     envoy::Stats,
     error::LabError,
     examples::{Phase, proxied::EnvoyIds},
+    faults::CallFault,
     report::{Distribution, PhaseReport},
 };
 
-/// Not UNAVAILABLE, which real faults give too.
-pub(in crate::examples) const ABORT: &str =
-    "    fault: { abort: { percent: 50, grpc_status: 10 } }\n";
 const ABORTED: &str = "ABORTED";
 /// Of 8,000 calls half are aborted to within 0.56 percentage points in two of three runs; two points
 /// are missed in one of 3,000.
 const SHARE: (f64, f64) = (0.5, 0.02);
 const CALLS_MIN: u64 = 8_000;
-const DELAY: &str = "    fault: { delay: { percent: 100, time_s: 0.1 } }\n";
 const DELAY_MS: f64 = 100.0;
 /// The balancer looks at its file each second.
 const HEARD_LIMIT: Duration = Duration::from_secs(5);
@@ -38,7 +35,7 @@ pub(in crate::examples) struct Ids {
     pub(in crate::examples) envoy: EnvoyIds,
 }
 
-/// Plays it on a scene whose balancer says [`ABORT`].
+/// Plays it on a scene whose control plane says [`CallFault::Abort`].
 pub(in crate::examples) async fn play(
     scene: &Told,
     phase: &Phase,
@@ -47,10 +44,10 @@ pub(in crate::examples) async fn play(
     let before = scene.sidecar.envoy.stats().await?;
     let aborted = calls(scene, &MANY).await?;
 
-    change(scene, DELAY, "delaying all calls by 100 ms").await?;
+    change(scene, CallFault::Delay, "delaying all calls by 100 ms").await?;
     let slow = calls(scene, &FEW).await?;
 
-    change(scene, "", "no fault any more").await?;
+    change(scene, CallFault::None, "no fault any more").await?;
     let healthy = calls(scene, &FEW).await?;
 
     scene.all_alive()?;
@@ -74,11 +71,11 @@ async fn calls(scene: &Told, flags: &[&str]) -> Result<Report, LabError> {
     Ok(client.wait(Duration::from_secs(60)).await?.report)
 }
 
-/// Writes `rules` and waits until Envoy has a new route. If none comes, the checks will say so.
-async fn change(scene: &Told, rules: &str, what: &str) -> Result<(), LabError> {
+/// Has `fault` said and waits until Envoy has a new route. If none comes, the checks will say so.
+async fn change(scene: &Told, fault: CallFault, what: &str) -> Result<(), LabError> {
     let reloads = scene.sidecar.envoy.stats().await?.sum("config_reload");
     scene.sidecar.stage.say(what);
-    scene.say(rules)?;
+    scene.say(fault)?;
     let reloaded = |stats: &Stats| stats.sum("config_reload") > reloads;
     let heard = scene.sidecar.envoy.until("config_reload", reloaded, HEARD_LIMIT).await?;
     if heard.is_none() {
