@@ -5,7 +5,10 @@ let
   inherit (pkgs) lib;
   source = lib.fileset.toSource {
     root = ../.;
-    fileset = ../kustomize;
+    fileset = lib.fileset.unions [
+      ../envoy # a Component lies in it
+      ../kustomize
+    ];
   };
 in
 {

@@ -39,10 +39,19 @@ let
     # `cargo test` and Bazel run the tests; here they would need a network namespace with addresses.
     doCheck = false;
   };
+  # The linker makes the build id over debug information, which names the build's folder and is stripped
+  # later: the id finds nothing any more, and is all that differs between two folders.
   one =
     name:
-    pkgs.runCommand "${name}-${version}" {
-      meta.mainProgram = name;
-    } "install -Dm755 ${fromCargo}/bin/${name} $out/bin/${name}";
+    pkgs.runCommand "${name}-${version}"
+      {
+        meta.mainProgram = name;
+      }
+      ''
+        install -Dm755 ${fromCargo}/bin/${name} $out/bin/${name}
+        ${lib.optionalString pkgs.stdenv.isLinux ''
+          objcopy --remove-section .note.gnu.build-id $out/bin/${name}
+        ''}
+      '';
 in
 lib.genAttrs names one

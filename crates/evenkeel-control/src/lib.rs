@@ -3,10 +3,11 @@
 //!
 //! ```text
 //! flags, YAML file, EndpointSlices → Config and Change → Control → Snapshot → grpclb streams
+//!                                                                       └───→ xDS streams
 //! ```
 //!
-//! Snapshots know nothing of protocols and sources nothing of clients, so that a further protocol
-//! (xDS) is one more reader. Merging, ordering, encoding and naming are plain functions; I/O is in
+//! Snapshots know nothing of protocols and sources nothing of clients: each protocol is one more
+//! reader. Merging, ordering, encoding and naming are plain functions; I/O is in
 //! `sources` and in the streams.
 //!
 //! ```no_run

@@ -10,15 +10,23 @@ use evenkeel::{
     Channel,
     tls::{ClientTls, Identity, Roots},
 };
-use evenkeel_proto::grpc::{
-    health::v1::{
-        HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+use evenkeel_proto::{
+    envoy::{
+        config::{cluster::v3::Cluster, core::v3::Node},
+        service::discovery::v3::{
+            DiscoveryRequest, aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+        },
     },
-    lb::v1::{
-        ClientStats, InitialLoadBalanceRequest, LoadBalanceRequest, LoadBalanceResponse, Server,
-        load_balance_request::LoadBalanceRequestType as Asked,
-        load_balance_response::LoadBalanceResponseType as Told,
-        load_balancer_client::LoadBalancerClient,
+    grpc::{
+        health::v1::{
+            HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+        },
+        lb::v1::{
+            ClientStats, InitialLoadBalanceRequest, LoadBalanceRequest, LoadBalanceResponse,
+            Server, load_balance_request::LoadBalanceRequestType as Asked,
+            load_balance_response::LoadBalanceResponseType as Told,
+            load_balancer_client::LoadBalancerClient,
+        },
     },
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
@@ -431,4 +439,62 @@ async fn a_service_is_for_those_whose_certificate_is_on_its_list() {
             assert!(status.message().contains("a.default: expected a certificate"), "{status}");
         }
     }
+}
+
+const CLUSTERS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+
+/// What Envoy asks for first.
+fn clusters() -> DiscoveryRequest {
+    let node = Node { id: "one".into(), user_agent_name: "envoy".into(), ..Node::default() };
+    let type_url = CLUSTERS.into();
+    DiscoveryRequest { node: Some(node), type_url, ..DiscoveryRequest::default() }
+}
+
+#[tokio::test]
+async fn xds_is_served_beside_grpclb_and_a_refusal_is_on_the_status_page() {
+    let balancer = Balancer::start(&["--backends", TWO], &[]).await;
+    let mut client = AggregatedDiscoveryServiceClient::new(balancer.channel());
+    let (sender, receiver) = mpsc::channel(10);
+    let requests = futures_util::stream::unfold(receiver, |mut receiver| async move {
+        Some((receiver.recv().await?, receiver))
+    });
+    sender.send(clusters()).await.expect("room");
+    let responses = within(client.stream_aggregated_resources(requests)).await;
+    let mut responses = responses.expect("a stream").into_inner();
+    let response = within(responses.message()).await.expect("no error").expect("a response");
+    let named = response.resources.iter().map(|any| {
+        let cluster: Cluster = prost::Message::decode(&any.value[..]).expect("a cluster");
+        cluster.name
+    });
+    let named: Vec<String> = named.collect();
+    assert!(named.iter().any(|name| name.starts_with("greeter.default")), "{named:?}");
+    let error = evenkeel_proto::google::rpc::Status {
+        message: "not today".into(),
+        ..evenkeel_proto::google::rpc::Status::default()
+    };
+    let refusal = DiscoveryRequest {
+        response_nonce: response.nonce,
+        error_detail: Some(error),
+        ..clusters()
+    };
+    sender.send(refusal).await.expect("it listens");
+    let path = |status: &Value| status["xds"]["clients"][0]["kinds"][0].clone();
+    let status = balancer.status_when(|status| path(status)["nacks"] == 1).await;
+    let kind = path(&status);
+    assert_eq!(kind["last_nack"], "not today", "{status}");
+    assert_eq!((&kind["kind"], &kind["accepted"]), (&"CDS".into(), &Value::Null), "{status}");
+    assert_eq!(status["xds"]["clients"][0]["node"], "one", "{status}");
+    let metrics = balancer.get("/metrics").await;
+    let line = r#"evenkeel_balancer_xds_nacks_total{type="CDS",variant="state_of_the_world"} 1"#;
+    assert!(metrics.contains(line), "{metrics}");
+}
+
+#[tokio::test]
+async fn xds_can_be_switched_off() {
+    let balancer = Balancer::start(&["--backends", TWO, "--xds", "false"], &[]).await;
+    let mut client = AggregatedDiscoveryServiceClient::new(balancer.channel());
+    let requests = futures_util::stream::iter([clusters()]);
+    let refused = within(client.stream_aggregated_resources(requests)).await;
+    assert_eq!(refused.expect_err("it is off").code(), Code::Unimplemented);
+    assert_eq!(balancer.status().await["xds"], Value::Null);
 }

@@ -5,7 +5,11 @@ pub mod duration;
 mod listen;
 pub mod tls;
 
-use std::{ffi::OsString, io, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
@@ -33,8 +37,11 @@ pub fn arguments<A: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<
 /// Logs to standard error what `RUST_LOG` asks for, or `level` and worse.
 pub fn start_log(level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // Colours are for people: in a file, or behind `kubectl logs`, they are noise in every line.
+    let log = log.with_ansi(io::stderr().is_terminal());
     // Already set when another entry point of the same process was here first; then that one stays.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+    let _ = log.try_init();
 }
 
 /// Runs `main` on a runtime of its own, and leaves what it has spawned behind.

@@ -44,7 +44,7 @@ impl Counts {
         cell.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn heard(&self, variant: Variant, heard: &Heard) {
+    pub(super) fn heard(&self, variant: Variant, heard: Heard) {
         if let Some(kind) = heard.acked {
             self.cell(variant, kind).acks.fetch_add(1, Ordering::Relaxed);
         }

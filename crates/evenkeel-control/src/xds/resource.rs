@@ -139,11 +139,11 @@ pub trait Views: Send + Sync + 'static {
     /// A clear status when it gets nothing here: the stream ends with it.
     fn follow(&self, node: &Node, peer: &Peer) -> Result<Followed, Status>;
 
-    /// Hears which names a client that has followed asks for, before it is answered. Not every form
-    /// of a name can be listed beforehand (`greeter:80`, `GREETER.`): those that lead somewhere are
-    /// among the resources from now on.
-    fn asked(&self, node: &Node, peer: &Peer, kind: Kind, names: &[String]) {
-        let _ = (node, peer, kind, names);
+    /// Hears which listeners a client asks for, before it is answered; `followed` is what it
+    /// follows. Not every form of a name can be listed beforehand (`greeter:80`, `GREETER.`): those
+    /// that lead somewhere are among the resources from now on.
+    fn asked(&self, followed: &watch::Receiver<Option<Arc<Resources>>>, listeners: &[String]) {
+        let _ = (followed, listeners);
     }
 }
 

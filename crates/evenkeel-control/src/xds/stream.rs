@@ -83,13 +83,6 @@ impl Request {
         }
     }
 
-    fn type_url(&self) -> &str {
-        match self {
-            Self::StateOfTheWorld(request) => &request.type_url,
-            Self::Delta(request) => &request.type_url,
-        }
-    }
-
     /// Why a client refuses what it was sent, if it does.
     fn detail(&self) -> Option<&str> {
         let detail = match self {
@@ -97,6 +90,15 @@ impl Request {
             Self::Delta(request) => request.error_detail.as_ref(),
         };
         detail.map(|status| status.message.as_str())
+    }
+
+    /// The listeners that it asks for by name.
+    fn listeners(&self) -> &[String] {
+        let (url, names) = match self {
+            Self::StateOfTheWorld(request) => (&request.type_url, &request.resource_names),
+            Self::Delta(request) => (&request.type_url, &request.resource_names_subscribe),
+        };
+        if *url == Kind::Listener.type_url() { names } else { &[] }
     }
 
     fn put_into(self, machine: &mut Machine) -> Result<Heard, Bad> {
@@ -149,7 +151,6 @@ enum Phase {
 }
 
 struct Serving {
-    node: Node,
     entry: Entry,
     resources: watch::Receiver<Option<Arc<Resources>>>,
 }
@@ -252,17 +253,21 @@ impl Stream {
         let (id, variant) = (self.shared.clients.new_id(), self.inbound.variant());
         let client = Client::new(id, &self.peer, node, followed.view, variant);
         let entry = self.shared.clients.enter(client);
-        let node = node.clone();
-        let mut serving = Serving { node, entry, resources: followed.resources };
+        let mut serving = Serving { entry, resources: followed.resources };
         serving.look();
         Ok(serving)
     }
 
     fn hear(&mut self, request: Request) -> Result<(), End> {
-        let Phase::Serving(serving) = &self.phase else { return Ok(()) };
-        let (entry, node) = (&serving.entry, &serving.node);
+        let Phase::Serving(serving) = &mut self.phase else { return Ok(()) };
+        let listeners = request.listeners();
+        // Many names are refused below, and not worth a look.
+        if !listeners.is_empty() && listeners.len() <= NAMES_MAX {
+            self.shared.views.asked(&serving.resources, listeners);
+            serving.look();
+        }
+        let Phase::Serving(Serving { entry, .. }) = &self.phase else { return Ok(()) };
         let detail = request.detail().map(str::to_owned);
-        let kind = Kind::of_type_url(request.type_url());
         let heard = request.put_into(&mut lock(&entry.client.machine));
         let heard = heard.map_err(|bad| match bad {
             Bad::Type(got) => {
@@ -276,7 +281,7 @@ impl Stream {
                 self.refuse(Refusal::XdsNames, Status::resource_exhausted(text))
             }
         })?;
-        self.shared.counts.heard(self.inbound.variant(), &heard);
+        self.shared.counts.heard(self.inbound.variant(), heard);
         if heard.stale {
             self.shared.control.inner.warnings.add(Warning::XdsStaleNonce);
         }
@@ -284,13 +289,6 @@ impl Stream {
             let client = &entry.client;
             let why = detail.unwrap_or_default();
             warn!(node = client.node(), kind = kind.name(), why, "a client refuses its resources");
-        }
-        if let Some(kind) = kind.filter(|_| !heard.named.is_empty()) {
-            self.shared.views.asked(node, &self.peer, kind, &heard.named);
-            // What that made is in the answer.
-            if let Phase::Serving(serving) = &mut self.phase {
-                serving.look();
-            }
         }
         Ok(())
     }

@@ -207,26 +207,31 @@ impl Views for NodeViews {
         Ok(Followed { view: name, resources })
     }
 
-    fn asked(&self, node: &Node, peer: &Peer, kind: Kind, names: &[String]) {
-        let Ok(view) = View::of(node, peer) else { return };
-        if kind != Kind::Listener {
+    fn asked(&self, followed: &watch::Receiver<Option<Arc<Resources>>>, listeners: &[String]) {
+        let current = followed.borrow().clone();
+        let known = current.as_deref().and_then(|all| all.kind(Kind::Listener));
+        let is_new = |name: &&String| {
+            known.is_none_or(|all| !all.by_name.contains_key(&name[..])) && normal(name).is_ok()
+        };
+        let mut new = listeners.iter().filter(is_new).peekable();
+        // Nearly always: each answer to a response names everything again.
+        if new.peek().is_none() {
             return;
         }
         let world = self.world();
         let mut state = lock(&self.inner.state);
         let State { views, assignments } = &mut *state;
-        let Some(live) = views.get_mut(&view) else { return };
-        let current = live.resources.borrow().clone();
-        let listeners = current.as_deref().and_then(|all| all.kind(Kind::Listener));
+        let is_followed = |live: &Live| live.resources.subscribe().same_channel(followed);
+        let Some((view, live)) = views.iter_mut().find(|(_, live)| is_followed(live)) else {
+            return;
+        };
         let before = live.asked.len();
-        for name in names {
-            let is_there = listeners.is_some_and(|all| all.by_name.contains_key(&name[..]));
-            if !is_there && live.asked.len() < ASKED_MAX && normal(name).is_ok() {
-                live.asked.insert(name.clone());
-            }
+        let leads_somewhere = |name: &&String| world.names.resolve(name).is_ok();
+        for name in new.filter(leads_somewhere).take(ASKED_MAX - before) {
+            live.asked.insert(name.clone());
         }
         if live.asked.len() > before {
-            self.make(&world, &view, live, assignments);
+            self.make(&world, view, live, assignments);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Pods come and go: Envoy learns of new ones from whoever tells it, and the client sees nothing but
-//! other names in the answers.
+//! Pods come and go: Envoy learns of new ones from whoever tells it, and the client sees nothing
+//! but other names in the answers.
 
 use std::time::Duration;
 
@@ -123,8 +123,8 @@ pub(in crate::examples) async fn play(
     Ok(found)
 }
 
-/// Waits until Envoy has just asked DNS, so that it has the whole TTL before it. Anything else would
-/// let luck shorten the figure.
+/// Waits until Envoy has just asked DNS, so that it has the whole TTL before it. Anything else
+/// would let luck shorten the figure.
 async fn wait_for_the_worst_moment(sidecar: &Sidecar) {
     let limit = Duration::from_secs(u64::from(TTL_S) + 2);
     match sidecar.stage.dns.next_question(limit).await {

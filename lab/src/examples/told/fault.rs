@@ -15,8 +15,8 @@ use crate::{
 };
 
 const ABORTED: &str = "ABORTED";
-/// Of 8,000 calls half are aborted to within 0.56 percentage points in two of three runs; two points
-/// are missed in one of 3,000.
+/// Of 8,000 calls half are aborted to within 0.56 percentage points in two of three runs; two
+/// points are missed in one of 3,000.
 const SHARE: (f64, f64) = (0.5, 0.02);
 const CALLS_MIN: u64 = 8_000;
 const DELAY_MS: f64 = 100.0;

@@ -58,10 +58,8 @@ pub(super) enum Bad {
 }
 
 /// What a request did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Heard {
-    /// Names that it asked for and had not before.
-    pub(super) named: Vec<String>,
     /// It answered an older response: what it said of what is wanted does not count in the state
     /// of the world, because its client says it again when it answers the newest one.
     pub(super) stale: bool,
@@ -125,7 +123,7 @@ impl Machine {
         let asked = state.wanted.set(kind, &request.resource_names);
         let asked = asked.map_err(|TooMany(names)| Bad::Names(kind, names))?;
         state.asked_for_all(&asked, first, &request.version_info);
-        Ok(self.heard(kind, answer, texts(&asked.named)))
+        Ok(self.heard(kind, answer))
     }
 
     /// Takes a request of delta.
@@ -139,18 +137,17 @@ impl Machine {
             (&request.resource_names_subscribe, &request.resource_names_unsubscribe);
         let asked = state.wanted.update(kind, subscribe, unsubscribe);
         let mut asked = asked.map_err(|TooMany(names)| Bad::Names(kind, names))?;
-        let named = texts(&asked.named);
         let initial = request.initial_resource_versions;
         if first {
             asked.named.retain(|name| !initial.contains_key(&**name));
         }
         let initial = initial.into_iter().filter(|_| first);
         state.asked_for_changes(asked, initial);
-        Ok(self.heard(kind, answer, named))
+        Ok(self.heard(kind, answer))
     }
 
-    fn heard(&mut self, kind: Kind, answer: Answer, named: Vec<String>) -> Heard {
-        let heard = Heard { named, ..Heard::default() };
+    fn heard(&mut self, kind: Kind, answer: Answer) -> Heard {
+        let heard = Heard::default();
         match answer {
             Answer::None => heard,
             Answer::Stale => Heard { stale: true, ..heard },
@@ -261,10 +258,6 @@ impl KindView {
             refusing: state.refusing().take(NAMES_SHOWN_MAX).map(ToString::to_string).collect(),
         }
     }
-}
-
-fn texts(names: &[Arc<str>]) -> Vec<String> {
-    names.iter().map(ToString::to_string).collect()
 }
 
 fn kind_of(type_url: &str) -> Result<Kind, Bad> {

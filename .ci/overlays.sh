@@ -1,0 +1,75 @@
+# shellcheck shell=bash disable=SC2034
+# What .ci/overlays and .ci/mesh do alike: sourced, with `tools` set to ../shared/cluster. The
+# clients' logs are what is looked at, because a user looks at them.
+
+work=$(mktemp -d)
+failed=0
+
+end() {
+    "$tools/down" >/dev/null || true
+    rm -rf "$work"
+}
+trap end EXIT
+
+# verdict NAME STATUS DETAIL
+verdict() {
+    if (($2 == 0)); then
+        echo "  √ $1: $3"
+    else
+        echo "  × $1: $3"
+        failed=1
+    fi
+}
+
+client_of() {
+    case $1 in
+    envoy-dynamic*) echo greeter-client-with-envoy-dynamic ;;
+    envoy-*) echo "greeter-client-with-$1" ;;
+    lookaside) echo greeter-client-lookaside-lb ;;
+    *) echo "greeter-client-$1" ;;
+    esac
+}
+
+# log OVERLAY: all that its client has said; each overlay has the namespace of its name.
+log() { kubectl -n "$1" logs "deployment/$(client_of "$1")" -c greeter-client 2>/dev/null || true; }
+
+# backends OVERLAY CALLS: how many of the last CALLS calls went to each backend, sorted: `10 10 10`.
+backends() {
+    log "$1" | sed -n 's/^Greeting: .*(Backend IP: \(.*\))$/\1/p' | tail -n "$2" | sort | uniq -c |
+        awk '{ print $1 }' | sort -n | paste -sd' '
+}
+
+# shares OVERLAY CALLS WANTED CHECK: waits 90 s at most for these shares.
+shares() {
+    local seen status=1
+    for _ in $(seq 90); do
+        seen=$(backends "$1" "$2")
+        if [[ $seen == "$3" ]]; then
+            status=0
+            break
+        fi
+        sleep 1
+    done
+    verdict "$1: $4" "$status" "of the last $2 calls $seen"
+}
+
+# errors OVERLAY: how many calls have failed so far.
+errors() { log "$1" | grep -c '^Error ' || true; }
+
+# rolled_out OVERLAY DETAIL
+rolled_out() {
+    local status=0
+    kubectl -n "$1" rollout status deployment --timeout=120s >"$work/rollout" 2>&1 || status=$?
+    verdict "$1: rolled out $2" "$status" "$(tail -n 1 "$work/rollout")"
+    if ((status != 0)); then
+        kubectl -n "$1" get pods -o wide || true
+        kubectl -n "$1" get events --sort-by=.lastTimestamp | tail -n 20 || true
+    fi
+}
+
+# first_lines OVERLAY: what a user sees of it.
+first_lines() {
+    echo
+    echo "\$ kubectl logs deployment/$(client_of "$1") -c greeter-client"
+    log "$1" | head -n "${2-7}"
+}
