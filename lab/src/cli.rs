@@ -409,6 +409,15 @@ mod tests {
     }
 
     #[test]
+    fn istiod_leaves_out_the_phase_that_needs_identities_and_only_in_the_mesh() {
+        let phases = |arguments: &[&str]| chosen(arguments).unwrap()[0].1.clone();
+        let (ours, istiod) = (phases(&["istio"]), phases(&["4", "--control-plane", "istiod"]));
+        assert!(ours.contains(&"strangers") && !istiod.contains(&"strangers"), "{istiod:?}");
+        assert_eq!(ours.len(), istiod.len() + 1);
+        assert_eq!(phases(&["1"]), phases(&["1", "--control-plane", "istiod"]));
+    }
+
+    #[test]
     fn a_phase_can_be_chosen_and_an_unknown_one_is_told_with_the_known() {
         assert_eq!(chosen(&["1", "--phase", "kill"]).unwrap(), [("round-robin", vec!["kill"])]);
         let message = chosen(&["0", "--phase", "kill"]).expect_err("baseline kills nothing");

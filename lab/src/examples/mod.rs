@@ -95,6 +95,9 @@ mod tests {
             assert_eq!(find(example.name).unwrap().name, example.name);
             assert_eq!(find(&example.number.to_string()).unwrap().name, example.name);
         }
+        for (alias, name) in ALIASES {
+            assert_eq!(find(alias).unwrap().name, name);
+        }
     }
 
     #[test]
@@ -103,7 +106,7 @@ mod tests {
         assert!(message.contains("\"meshy\""), "{message}");
         assert!(
             message.contains(
-                "0 baseline, 1 round-robin, 2 envoy-static, 3 envoy-dynamic, 5 lookaside"
+                "0 baseline, 1 round-robin, 2 envoy-static, 3 envoy-dynamic, 4 mesh, 5 lookaside"
             ),
             "{message}"
         );

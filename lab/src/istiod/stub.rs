@@ -101,11 +101,13 @@ fn said(method: &Method, path: &str, query: &str, accept: &str) -> Option<(Statu
     };
     let yes = |value| Some((StatusCode::OK, value));
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let is_list = match parts.as_slice() {
-        ["api", _, _] | ["apis", _, _, _] => true,
-        ["api", _, "namespaces", _, _] | ["apis", _, _, "namespaces", _, _] => true,
-        _ => false,
-    };
+    let is_list = matches!(
+        parts.as_slice(),
+        ["api", _, _]
+            | ["apis", _, _, _]
+            | ["api", _, "namespaces", _, _]
+            | ["apis", _, _, "namespaces", _, _]
+    );
     match path {
         "/version" => yes(json!({"major": "1", "minor": "34", "gitVersion": "v1.34.0"})),
         "/api" => yes(json!({"kind": "APIVersions", "versions": ["v1"]})),
