@@ -132,11 +132,14 @@ spec:
     )
 }
 
-/// The bootstrap of an Envoy at `ip` that istiod at `xds` tells everything: as Istio's agent writes
-/// it, without the agent. `app` is whose pod it is in.
+/// The bootstrap of an Envoy at `ip` that istiod at `xds` tells everything: as Istio's agent
+/// writes it, without the agent. `app` is whose pod it is in.
 pub(crate) fn bootstrap(ip: Ipv4Addr, app: &str, xds: SocketAddrV4) -> String {
     let pod = name(ip);
-    let at = |ip: Ipv4Addr, port: u16| json!({"socket_address": {"address": ip.to_string(), "port_value": port}});
+    let at = |ip: Ipv4Addr, port: u16| {
+        let address = ip.to_string();
+        json!({"socket_address": {"address": address, "port_value": port}})
+    };
     let ads = || json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
     let http2 = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
     let keepalive = json!({"connection_keepalive": {"interval": "30s", "timeout": "10s"}});

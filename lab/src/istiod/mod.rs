@@ -1,6 +1,6 @@
 //! Istio's own control plane, `pilot-discovery`, in the place of our balancer: unmodified, outside
-//! of a cluster, on files that it follows. What a cluster would tell it, the files say: a Service is
-//! a ServiceEntry, a pod a WorkloadEntry, and where an Envoy listens is a Sidecar.
+//! of a cluster, on files that it follows. What a cluster would tell it, the files say: a Service
+//! is a ServiceEntry, a pod a WorkloadEntry, and where an Envoy listens is a Sidecar.
 //!
 //! Outside of a cluster it certifies nobody, because certificates need the cluster's tokens: there
 //! is no mutual TLS then, and what is promised of it is not run.

@@ -1,5 +1,5 @@
-//! Example 4: an Envoy on both sides, mutual TLS between them, and one control plane that tells both
-//! everything, their identities included.
+//! Example 4: an Envoy on both sides, mutual TLS between them, and one control plane that tells
+//! both everything, their identities included.
 
 use std::sync::Arc;
 

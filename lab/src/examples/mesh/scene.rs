@@ -15,12 +15,16 @@ use crate::{
     stage::Stage,
 };
 
-/// What the server's file says of its node. In a cluster the pod's Envoy listens on all of the pod's
-/// addresses, and the Service has another name.
+/// What the server's file says of its node. In a cluster the pod's Envoy listens on all of the
+/// pod's addresses, and the Service has another name.
 const NODE: &str = "metadata: { role: ingress, service: greeter-server }";
 
-/// Starts the control plane, which says `fault`, pods `hosts` whose greeters have `settings`, and the client's
-/// Envoy.
+/// A pod that was deleted serves on until whoever calls it has heard of that, as the drain of a
+/// mesh's pods gives them time for; else the Envoy before it cuts what just arrives.
+const DRAIN: (&str, &str) = ("GREETER_DRAIN_DELAY", "500ms");
+
+/// Starts the control plane, which says `fault`, pods `hosts` whose greeters have `settings`, and
+/// the client's Envoy.
 ///
 /// # Errors
 ///
@@ -32,6 +36,7 @@ pub(crate) async fn open(
     (hosts, fault): (&[u8], CallFault),
 ) -> Result<(Told, Identities), LabError> {
     let identities = Identities::make(&run, phase)?;
+    let settings = &[&[DRAIN], settings].concat();
     if let Some(program) = run.istiod().map(Path::to_owned) {
         let stage = Stage::open(run, phase, settings).await?;
         let told = Told::open_with_istiod(stage, &program, fault, hosts).await?;
@@ -74,8 +79,8 @@ fn words(identities: &Identities) -> Words {
             quoted(&identities.roots())
         )
     };
-    // Whoever is on this machine may have the keys: there is no authority that could tell pods apart
-    // before they have any.
+    // Whoever is on this machine may have the keys: there is no authority that could tell pods
+    // apart before they have any.
     let file = format!(
         "identities:\n{}{}secrets: {{ local_peers: true }}\n",
         identity(CLIENT),

@@ -1,7 +1,7 @@
-//! What examples have in common in which a control plane tells Envoy everything: a stage, a balancer
-//! that watches its API server, and an Envoy that knows the balancer's address and nothing else.
-//! Example 3 is that; example 4 has an Envoy before each backend, too, and may have istiod in the
-//! balancer's place.
+//! What examples have in common in which a control plane tells Envoy everything: a stage, a
+//! balancer that watches its API server, and an Envoy that knows the balancer's address and nothing
+//! else. Example 3 is that; example 4 has an Envoy before each backend, too, and may have istiod in
+//! the balancer's place.
 
 use std::{path::Path, sync::Arc};
 
@@ -56,8 +56,8 @@ pub(super) struct Words {
 }
 
 impl Told {
-    /// Starts the balancer, which says `words` and `fault`, the backends `hosts`, and then Envoy with
-    /// `file`. What stands before the backends, if something does, is `fronts`' business.
+    /// Starts the balancer, which says `words` and `fault`, the backends `hosts`, and then Envoy
+    /// with `file`. What stands before the backends, if something does, is `fronts`' business.
     ///
     /// # Errors
     ///
