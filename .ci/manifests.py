@@ -19,6 +19,11 @@ DEPLOYMENTS = {
     "round-robin": ["greeter-client-round-robin", "greeter-server"],
     "envoy-static": ["greeter-client-with-envoy-static", "greeter-server"],
     "envoy-dynamic": ["greeter-client-with-envoy-dynamic", "greeter-server"],
+    "envoy-dynamic-without-istio": [
+        "greeter-client-with-envoy-dynamic",
+        "greeter-server",
+        "greeter-server-balancer",
+    ],
     "istio": ["greeter-client-istio", "greeter-server-istio"],
     "lookaside": ["greeter-client-lookaside-lb", "greeter-server", "greeter-server-balancer"],
     "kubernetes": ["greeter-client-kubernetes", "greeter-server"],

@@ -2,14 +2,7 @@
 # them needs one; `.ci/manifests` asks it.
 { pkgs }:
 let
-  inherit (pkgs) lib;
-  source = lib.fileset.toSource {
-    root = ../.;
-    fileset = lib.fileset.unions [
-      ../envoy # a Component lies in it
-      ../kustomize
-    ];
-  };
+  inherit (import ./manifests.nix { inherit pkgs; }) source;
 in
 {
   kustomize =

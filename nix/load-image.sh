@@ -1,16 +1,37 @@
 # shellcheck shell=bash
-# What the apps do with an image; part of their text, not a program of its own. IMAGE_DIR takes the
-# archives instead of a cluster; DRY_RUN loads none.
+# How an image gets to where pods find it; part of the apps' text, not a program of its own.
 
-# load_image NAME STREAM: STREAM is a program that writes the archive.
+# load_image NAME TAG STREAM CONTEXT: STREAM is a program that writes the archive. CONTEXT `print`
+# loads nothing. $IMAGE_DIR keeps the archives, $IMAGE_LOADER is given their paths.
 load_image() {
+    local name=$1 tag=$2 stream=$3 context=$4 archive
     if [[ -n ${IMAGE_DIR-} ]]; then
         mkdir -p "$IMAGE_DIR"
-        "$2" >"$IMAGE_DIR/$1.tar"
-        echo "$IMAGE_DIR/$1.tar"
-    elif [[ -z ${DRY_RUN-} ]]; then
-        "$2" | kind load image-archive /dev/stdin --name "${KIND_CLUSTER-kind}"
+        archive=$IMAGE_DIR/$name.tar
+    elif [[ $context == print ]]; then
+        return
     else
-        echo "would load $1 into the kind cluster ${KIND_CLUSTER-kind}"
+        archive=$(mktemp --suffix .tar)
+        # shellcheck disable=SC2064 # the name of now
+        trap "rm -f '$archive'" EXIT
+    fi
+    "$stream" >"$archive"
+    if [[ $context == print ]]; then
+        echo "$archive" >&2
+    elif [[ -n ${IMAGE_LOADER-} ]]; then
+        "$IMAGE_LOADER" "$archive"
+    elif [[ -n ${REGISTRY-} ]]; then
+        skopeo copy "docker-archive:$archive" "docker://$REGISTRY/$name:$tag"
+    else
+        case $context in
+        kind-*) kind load image-archive "$archive" --name "${context#kind-}" ;;
+        k3d-*) k3d image import "$archive" --cluster "${context#k3d-}" ;;
+        minikube) minikube image load "$archive" ;;
+        *)
+            echo "the context $context is none of kind, k3d and minikube, whose nodes take" \
+                "images; expected REGISTRY or IMAGE_LOADER" >&2
+            exit 64
+            ;;
+        esac
     fi
 }

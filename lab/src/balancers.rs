@@ -232,7 +232,22 @@ impl Balancers {
 }
 
 impl Totals {
-    fn add(&mut self, other: &Self) {
+    /// What was added since `before`.
+    pub(crate) fn since(mut self, before: &Self) -> Self {
+        let less = |now: &mut u64, before: u64| *now = now.saturating_sub(before);
+        less(&mut self.reports, before.reports);
+        less(&mut self.started, before.started);
+        less(&mut self.finished, before.finished);
+        less(&mut self.failed_to_send, before.failed_to_send);
+        less(&mut self.known_received, before.known_received);
+        for (token, count) in &before.dropped {
+            less(self.dropped.entry(token.clone()).or_default(), *count);
+        }
+        self
+    }
+
+    /// Adds another balancer's sums.
+    pub(crate) fn add(&mut self, other: &Self) {
         self.reports += other.reports;
         self.started += other.started;
         self.finished += other.finished;

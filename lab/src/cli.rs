@@ -15,7 +15,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    bench, doctor,
+    bench,
+    cluster::{self, Place, Where},
+    doctor,
     envoy::{self, Found},
     error::LabError,
     examples::{self, Example, Phase, mesh},
@@ -40,11 +42,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Says whether this machine can run the examples, and what to do if not
+    /// Says whether this machine, or a cluster, can run the examples, and what to do if not
     Doctor {
         /// The Envoy of examples 2 and later, instead of $ENVOY, one on $PATH, or the pinned wheel
         #[arg(long, value_name = "FILE")]
         envoy: Option<PathBuf>,
+        #[command(flatten)]
+        at: Where,
         /// How to print
         #[arg(long, value_enum, default_value_t)]
         output: Output,
@@ -103,6 +107,11 @@ struct RunArgs {
     /// Istio's pilot-discovery, instead of one on $PATH
     #[arg(long, value_name = "FILE")]
     istiod: Option<PathBuf>,
+    #[command(flatten)]
+    at: Where,
+    /// With --on cluster: do not ask before the first change
+    #[arg(long)]
+    yes: bool,
     /// Keep the run's folder (the children's logs and reports) and print its path
     #[arg(long)]
     keep: bool,
@@ -157,8 +166,15 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 async fn execute(command: Command) -> ExitCode {
     match command {
-        Command::Doctor { envoy, output } => {
-            let findings = doctor::examine(envoy.as_deref()).await;
+        Command::Doctor { envoy, at, output } => {
+            let findings = match at.on {
+                Place::Machine => Ok(doctor::examine(envoy.as_deref()).await),
+                Place::Cluster => cluster::doctor::examine(&at).await,
+            };
+            let findings = match findings {
+                Ok(findings) => findings,
+                Err(error) => return could_not_run(&error.to_string()),
+            };
             let printed = pick(output, || doctor::text(&findings), || json::print(&findings));
             if let Err(error) = emit(&printed) {
                 return could_not_run(&error);
@@ -176,6 +192,9 @@ async fn execute(command: Command) -> ExitCode {
         }
         Command::Explain { question, output } => answer(&question, output).await,
         Command::Envoy { envoy } => show_envoy(envoy.as_deref()).await,
+        Command::Run(arguments) if arguments.at.on == Place::Cluster => {
+            run_on_cluster(&arguments).await
+        }
         Command::Run(arguments) => match choose(&arguments) {
             Ok(chosen) => tokio::select! {
                 equipped = equip(&arguments, chosen) => run_chosen(&arguments, equipped).await,
@@ -294,6 +313,40 @@ async fn run_chosen(arguments: &RunArgs, equipped: Equipped) -> ExitCode {
     match outcome {
         Ok(mut report) => {
             report.not_run = not_run;
+            let printed = pick(arguments.output, || text::print(&report), || json::print(&report));
+            let code = verdict(&report, arguments);
+            emit(&printed).map_or_else(|error| could_not_run(&error), |()| code.into())
+        }
+        Err(error) => could_not_run(&error.to_string()),
+    }
+}
+
+/// The same on a cluster: other pods, the same checks, report and exit code.
+async fn run_on_cluster(arguments: &RunArgs) -> ExitCode {
+    let at = &arguments.at;
+    let plan = match cluster::plan(
+        &arguments.examples,
+        arguments.all,
+        &arguments.phase,
+        at,
+        arguments.yes,
+    ) {
+        Ok(plan) => plan,
+        Err(message) => return could_not_run(&message),
+    };
+    let settings = Settings { keep: arguments.keep, ..Settings::default() };
+    let run = match Run::new(settings) {
+        Ok(run) => Arc::new(run),
+        Err(error) => return could_not_run(&error.to_string()),
+    };
+    let outcome = tokio::select! {
+        outcome = plan.play(&run) => outcome,
+        signal = interrupted() => Err(LabError::Interrupted(signal)),
+    };
+    plan.clean(&run).await;
+    run.childless().await;
+    match outcome {
+        Ok(report) => {
             let printed = pick(arguments.output, || text::print(&report), || json::print(&report));
             let code = verdict(&report, arguments);
             emit(&printed).map_or_else(|error| could_not_run(&error), |()| code.into())

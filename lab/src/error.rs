@@ -35,6 +35,8 @@ pub(crate) enum LabError {
     Unlooked,
     #[error("phase {phase} panicked: {message}")]
     Panicked { phase: String, message: String },
+    #[error("{0}")]
+    Cluster(String),
     #[error(transparent)]
     Kubectl(#[from] KubectlError),
     #[error("interrupted by {0}; every process of the lab is gone")]

@@ -34,7 +34,7 @@ pub(crate) use mesh::{
 };
 pub(crate) use shares::{
     Life, all_served_within, back_within, drained_cleanly, each_served, even_shares, none_failed,
-    one_gets_all, only_left_serves, replaced,
+    one_gets_all, only_left_serves, only_left_serves_after, replaced,
 };
 
 /// One verdict.

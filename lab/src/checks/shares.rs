@@ -97,18 +97,33 @@ pub(crate) fn only_left_serves(
     until_unix_s: f64,
     breaks: &'static str,
 ) -> Check {
+    let between = (deleted_unix_s, until_unix_s);
+    only_left_serves_after(id, report, left, removed, between, SETTLED_S, breaks)
+}
+
+/// The same from `settled_s` after the deletion: pods that wait before they drain serve until
+/// their clients have learnt that they go.
+pub(crate) fn only_left_serves_after(
+    id: &'static str,
+    report: &Report,
+    left: &str,
+    removed: &[String],
+    (deleted_unix_s, until_unix_s): (f64, f64),
+    settled_s: f64,
+    breaks: &'static str,
+) -> Check {
     let last = |name: &String| report.by_backend.get(name).map_or(0.0, |of| of.last_unix_s);
     let latest = removed.iter().map(last).fold(0.0, f64::max);
     let slots = report.slots.iter();
     let on_left: u64 = slots
-        .filter(|slot| slot.unix_s >= deleted_unix_s + SETTLED_S && slot.unix_s < until_unix_s)
+        .filter(|slot| slot.unix_s >= deleted_unix_s + settled_s && slot.unix_s < until_unix_s)
         .filter_map(|slot| slot.by_backend.get(left))
         .sum();
     Check {
         id,
-        holds: on_left > 0 && !removed.is_empty() && latest <= deleted_unix_s + SETTLED_S,
+        holds: on_left > 0 && !removed.is_empty() && latest <= deleted_unix_s + settled_s,
         expected: format!(
-            "all calls on {left} from {SETTLED_S} s after the deletion of the other {}",
+            "all calls on {left} from {settled_s} s after the deletion of the other {}",
             removed.len()
         ),
         seen: format!(

@@ -20,6 +20,7 @@ pub(crate) struct Meta {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) owner_references: Vec<Owner>,
+    pub(crate) creation_timestamp: Option<String>,
     pub(crate) deletion_timestamp: Option<String>,
 }
 
@@ -197,6 +198,13 @@ pub(crate) struct ContainerStatus {
 pub(crate) struct ContainerState {
     pub(crate) waiting: Option<Waiting>,
     pub(crate) running: Option<Running>,
+    pub(crate) terminated: Option<Terminated>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Terminated {
+    pub(crate) exit_code: i32,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -217,6 +225,40 @@ impl Pod {
         let ready = |of: &Condition| of.kind == "Ready" && of.status == "True";
         self.metadata.deletion_timestamp.is_none() && self.status.conditions.iter().any(ready)
     }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Node {
+    pub(crate) metadata: Meta,
+    pub(crate) status: NodeStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NodeStatus {
+    pub(crate) conditions: Vec<Condition>,
+    pub(crate) images: Vec<Image>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Image {
+    /// `null` for one that lost its names to a newer one.
+    pub(crate) names: Option<Vec<String>>,
+}
+
+impl NodeStatus {
+    /// Whether the condition `kind` holds.
+    pub(crate) fn is(&self, kind: &str) -> bool {
+        self.conditions.iter().any(|of| of.kind == kind && of.status == "True")
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ConfigMap {
+    pub(crate) data: BTreeMap<String, String>,
 }
 
 /// What makes pods: a Deployment, a StatefulSet, a DaemonSet or a Job.

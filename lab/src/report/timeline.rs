@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::{
     client::{Event, What, first, is_ready},
+    cluster::pods::Backend,
     dns::{Dns, TTL_S},
 };
 
@@ -185,6 +186,56 @@ pub(crate) fn sliced(
             ("first call answered", call, "its turn in the rotation".to_owned()),
         ],
     )
+}
+
+/// A pod of a cluster, from its creation to its first call. What the cluster does to start it
+/// stands apart from what the client waits for: the times before `pod ready` are the objects' own,
+/// in whole seconds.
+pub(crate) fn on_cluster(
+    pod: &Backend,
+    address: &str,
+    (by, why): (&'static str, &'static str),
+    events: &[Event],
+) -> Timeline {
+    let published = pod.published_unix_s.or(pod.ready_unix_s).unwrap_or_default();
+    let knows = |what: &What| {
+        let What::ResolverUpdate { addresses } = what else { return false };
+        addresses.iter().any(|known| known == address)
+    };
+    // Events of a second before: the lab may hear of a slice after the client.
+    let since = published - 1.0;
+    let ready = first(events, since, |what| is_ready(what, address));
+    let call = first(events, since, |what| is_first_call(what, &pod.ip));
+    // Lists do not say what is in them: it was the last one before the connection.
+    let is_list = |event: &&Event| {
+        matches!(event.what, What::Balancer { list: Some(_), .. })
+            && ready.is_some_and(|ready| event.unix_s <= ready)
+    };
+    let list = events.iter().rev().find(is_list).map(|event| event.unix_s);
+    let seen = list.or_else(|| first(events, since, knows));
+    let whole = "(to the second)";
+    let mut steps = vec![
+        ("pod created", pod.created_unix_s, whole.to_owned()),
+        ("pod scheduled", pod.scheduled_unix_s, format!("the scheduler {whole}")),
+        (
+            "container started",
+            pod.started_unix_s,
+            format!("kubelet: network, image, process {whole}"),
+        ),
+        ("pod ready", pod.ready_unix_s, "kubelet: its probes, and the status".to_owned()),
+        ("EndpointSlice written", Some(published), "its controller".to_owned()),
+    ];
+    // Through a proxy the client sees nothing of the pod but its answers.
+    if by.is_empty() {
+        steps.push(("first call answered", call, why.to_owned()));
+    } else {
+        steps.extend([
+            (by, seen, why.to_owned()),
+            ("subchannel READY", ready, "TCP connect, then the server's SETTINGS".to_owned()),
+            ("first call answered", call, "its turn in the rotation".to_owned()),
+        ]);
+    }
+    chain(format!("{address}: from its creation to its first call"), published, &steps)
 }
 
 /// Why the client asked DNS at `asked`: its last answer had expired, or a connection had ended.

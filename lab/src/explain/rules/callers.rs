@@ -70,7 +70,7 @@ pub(super) fn namespace(case: &Case<'_>) -> Vec<Verdict> {
     if verdicts.is_empty() {
         verdicts.push(match case.clients.len() {
             0 => NotJudged("no client is known".to_owned()),
-            many => Holds(format!("{many} clients look for it where a Service of its name is")),
+            many => Holds(format!("each of {many} clients looks where a Service of its name is")),
         });
     }
     verdicts

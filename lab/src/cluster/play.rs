@@ -1,0 +1,268 @@
+//! `lab run … --on cluster`: one example after the other, each in a namespace that is made for it
+//! and deleted after it, whatever happens in between.
+
+use std::{
+    io::{BufRead as _, IsTerminal as _, Write as _},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    clock::unix_s,
+    error::LabError,
+    examples,
+    report::{ExampleReport, PhaseReport, RunReport, SCHEMA},
+    run::{Run, cpus},
+};
+
+use super::{
+    Where,
+    kubectl::{Kubectl, KubectlError, READ_LIMIT},
+    overlay::{self, Overlay, Phase},
+    phases,
+    stage::{self, Stage, WRITE_LIMIT},
+};
+
+const REAL: &[&str] = &["everything: pods, kubelet, DNS, API server, and the client, a pod too"];
+
+/// What is to be played, and where.
+pub(crate) struct Plan {
+    kubectl: Kubectl,
+    kustomize: PathBuf,
+    chosen: Vec<(&'static Overlay, Vec<Phase>)>,
+    yes: bool,
+    /// Namespaces that were made and are not deleted yet.
+    made: Mutex<Vec<String>>,
+}
+
+/// What the command line asks for.
+///
+/// # Errors
+///
+/// A message: an example or a phase that is not known, no kubectl, no folder.
+pub(crate) fn plan(
+    words: &[String],
+    all: bool,
+    wanted: &[String],
+    at: &Where,
+    yes: bool,
+) -> Result<Plan, String> {
+    let mut overlays: Vec<&'static Overlay> = Vec::new();
+    if all {
+        overlays.extend(overlay::ALL);
+    }
+    for word in words {
+        let found = find(word)?;
+        if overlays.iter().all(|other| other.name != found.name) {
+            overlays.push(found);
+        }
+    }
+    for name in wanted {
+        let known: Vec<&str> =
+            overlays.iter().flat_map(|of| of.phases).map(|phase| phase.name()).collect();
+        if !known.contains(&name.as_str()) {
+            let known = known.join(", ");
+            return Err(format!("unknown phase \"{name}\" on a cluster; known are {known}"));
+        }
+    }
+    let is_wanted = |phase: &Phase| wanted.is_empty() || wanted.iter().any(|w| w == phase.name());
+    let of_overlay = |overlay: &'static Overlay| {
+        (overlay, overlay.phases.iter().copied().filter(is_wanted).collect())
+    };
+    let context = at.context.as_deref().ok_or("--on cluster needs --context NAME")?;
+    let kubectl =
+        Kubectl::find(at.kubectl.as_deref(), context).map_err(|error| error.to_string())?;
+    Ok(Plan {
+        kubectl,
+        kustomize: overlay::folder(at.kustomize.as_deref())?,
+        chosen: overlays.into_iter().map(of_overlay).collect(),
+        yes,
+        made: Mutex::new(Vec::new()),
+    })
+}
+
+fn find(word: &str) -> Result<&'static Overlay, String> {
+    let example = examples::find(word)?;
+    overlay::ALL.iter().copied().find(|of| of.name == example.name).ok_or_else(|| {
+        let known: Vec<&str> = overlay::ALL.iter().map(|of| of.name).collect();
+        format!("{} is not played on a cluster; {} are", example.name, known.join(", "))
+    })
+}
+
+impl Plan {
+    /// Plays what was chosen and reports. When the future is dropped, or has failed,
+    /// [`Plan::clean`] has to be called.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that could not be done, or that the user does not want it done.
+    pub(crate) async fn play(&self, run: &Arc<Run>) -> Result<RunReport, LabError> {
+        let started_unix_s = unix_s();
+        self.ask(run).await?;
+        let mut reports = Vec::new();
+        for (overlay, phases) in &self.chosen {
+            reports.push(self.example(run, overlay, phases).await?);
+        }
+        Ok(RunReport {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION"),
+            started_unix_s,
+            wall_s: run.progress().elapsed_s(),
+            cpus: cpus(),
+            holds: reports.iter().all(|report| report.holds),
+            examples: reports,
+            not_run: Vec::new(),
+        })
+    }
+
+    /// Deletes the namespaces that are left.
+    pub(crate) async fn clean(&self, run: &Run) {
+        let left = std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
+        for namespace in left {
+            run.progress().say("lab", &format!("deleting the namespace {namespace}"));
+            if let Err(error) = stage::delete(&self.kubectl, &namespace).await {
+                run.progress().say("lab", &format!("{error}; delete {namespace} yourself"));
+            }
+        }
+    }
+
+    /// Says which cluster it is and what will be done there, and asks whether it may.
+    async fn ask(&self, run: &Run) -> Result<(), LabError> {
+        let context = self.kubectl.context();
+        let template = "{.clusters[0].cluster.server}";
+        let output = format!("jsonpath={template}");
+        let args = ["config", "view", "--minify", "-o", &output];
+        let server = self.kubectl.text(&args, None, READ_LIMIT).await?;
+        let names: Vec<&str> = self.chosen.iter().map(|(overlay, _)| overlay.name).collect();
+        let what = format!(
+            "context {context}, {server}: for each of {} a namespace evenkeel-lab-… is made, \
+             kustomize/overlays/… applied in it, pods scaled, restarted and deleted in it, and \
+             the namespace deleted",
+            names.join(", ")
+        );
+        run.progress().say("lab", &what);
+        if self.yes {
+            return Ok(());
+        }
+        if !std::io::stdin().is_terminal() {
+            return Err(LabError::Cluster(
+                "expected --yes, since nobody can be asked here whether the cluster may be changed"
+                    .to_owned(),
+            ));
+        }
+        if agreed().await {
+            Ok(())
+        } else {
+            Err(LabError::Cluster("nothing was changed: the answer was not yes".to_owned()))
+        }
+    }
+
+    async fn example(
+        &self,
+        run: &Arc<Run>,
+        overlay: &'static Overlay,
+        phases: &[Phase],
+    ) -> Result<ExampleReport, LabError> {
+        let namespace = self.make(overlay).await?;
+        let stage =
+            Stage::open(Arc::clone(run), &self.kubectl, &namespace, overlay, &self.kustomize)
+                .await?;
+        let mut played = Vec::new();
+        for phase in phases {
+            if let Some(report) = phases::play(&stage, *phase).await? {
+                say_result(&stage, &report);
+                played.push(report);
+            }
+        }
+        drop(stage);
+        self.clean(run).await;
+        let example = examples::find(overlay.name).map_err(LabError::Cluster)?;
+        let mut report = ExampleReport::new(example, played);
+        report.real = REAL;
+        report.doubles = &[];
+        let names = overlay.phases.iter().map(|phase| phase.name());
+        let ran = |name: &&str| report.phases.iter().any(|phase| phase.name == *name);
+        report.phases_not_run = names.filter(|name| !ran(name)).collect();
+        Ok(report)
+    }
+
+    async fn make(&self, overlay: &Overlay) -> Result<String, KubectlError> {
+        let namespace =
+            format!("evenkeel-lab-{}-{:06x}", overlay.name, fastrand::u32(..0x100_0000));
+        // Noted first: the request may be carried out and its answer be lost.
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).push(namespace.clone());
+        self.kubectl.text(&["create", "namespace", &namespace], None, WRITE_LIMIT).await?;
+        // As strict as a cluster can be: what the overlays promise of their pods is tried here.
+        let label = "pod-security.kubernetes.io/enforce=restricted";
+        self.kubectl.text(&["label", "namespace", &namespace, label], None, WRITE_LIMIT).await?;
+        Ok(namespace)
+    }
+}
+
+/// Whether the user types yes. A thread of its own reads it: the runtime would wait for one of its
+/// own at the end, and after Ctrl-C nobody types any more.
+async fn agreed() -> bool {
+    let (say, said) = oneshot::channel();
+    std::thread::spawn(move || {
+        eprint!("Go on? Type yes: ");
+        std::io::stderr().flush().ok();
+        let mut line = String::new();
+        let yes = std::io::stdin().lock().read_line(&mut line).is_ok() && line.trim() == "yes";
+        // Nobody listens any more when the run was interrupted.
+        say.send(yes).ok();
+    });
+    said.await.unwrap_or(false)
+}
+
+fn say_result(stage: &Stage, report: &PhaseReport) {
+    let failed = report.checks.iter().filter(|check| !check.holds).count();
+    let all = report.checks.len();
+    stage.say(&match failed {
+        0 => format!("{}: √ all {all} checks hold", report.name),
+        failed => format!("{}: × {failed} of {all} checks failed", report.name),
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(words: &[&str], wanted: &[&str]) -> Result<Vec<&'static str>, String> {
+        let folder = std::env::temp_dir().join(format!("lab-plan-{:08x}", fastrand::u32(..)));
+        std::fs::create_dir_all(folder.join("overlays")).expect("a new folder");
+        let at = Where {
+            context: Some("here".to_owned()),
+            kubectl: Some("kubectl".into()),
+            kustomize: Some(folder.clone()),
+            ..Where::default()
+        };
+        let owned = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+        let plan = plan(&owned(words), words.is_empty(), &owned(wanted), &at, true);
+        std::fs::remove_dir_all(&folder).ok();
+        let name = |(overlay, phases): &(&'static Overlay, Vec<Phase>)| {
+            assert!(!phases.is_empty());
+            overlay.name
+        };
+        Ok(plan?.chosen.iter().map(name).collect())
+    }
+
+    #[test]
+    fn examples_are_chosen_as_on_one_machine() {
+        let all = ["round-robin", "envoy-static", "lookaside", "kubernetes"];
+        assert_eq!(planned(&[], &[]).unwrap(), all);
+        assert_eq!(planned(&["1", "2", "5", "6", "kubernetes"], &["scale"]).unwrap(), all);
+    }
+
+    #[test]
+    fn what_has_no_overlay_and_unknown_phases_are_told_with_those_that_are_known() {
+        let message = planned(&["baseline"], &[]).expect_err("it is a double of a cluster");
+        assert!(
+            message.contains("round-robin, envoy-static, lookaside, kubernetes are"),
+            "{message}"
+        );
+        let message = planned(&["1"], &["hang"]).expect_err("pods are not stopped");
+        assert!(message.contains("known are steady, scale, rolling, delete, zone"), "{message}");
+    }
+}
