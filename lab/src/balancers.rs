@@ -137,6 +137,11 @@ impl Balancers {
         SocketAddr::from((self.block.balancer_ip(number), ADMIN_PORT))
     }
 
+    /// The process ids of those that run.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.running.values().map(Service::pid).collect()
+    }
+
     /// Kills balancer `number` without warning. Returns when.
     ///
     /// # Errors

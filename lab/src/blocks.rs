@@ -14,6 +14,8 @@ use crate::error::LabError;
 
 /// The port of every backend: it is a part of the target's name, the same for all addresses.
 pub(crate) const BACKEND_PORT: u16 = 8000;
+/// The port of a backend behind an Envoy, which has the other one.
+pub(crate) const APPLICATION_PORT: u16 = 8001;
 /// Backends are .1 to .32.
 const BACKENDS_MAX: u8 = 32;
 const DNS_HOST: u8 = 53;

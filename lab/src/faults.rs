@@ -9,6 +9,17 @@ use rustix::process::Signal;
 
 use crate::{error::LabError, stage::Stage};
 
+/// What a control plane has an Envoy do to calls, instead of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallFault {
+    /// Nothing.
+    None,
+    /// Half of them end with ABORTED.
+    Abort,
+    /// Each waits for 100 ms.
+    Delay,
+}
+
 /// A pod that was deleted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deleted {

@@ -10,9 +10,11 @@ use std::{
 use rustix::process::Signal;
 
 use crate::{
-    blocks::Block,
+    blocks::{APPLICATION_PORT, Block},
     clock::unix_s,
+    envoy::Envoy,
     error::LabError,
+    fronts::Fronts,
     run::Run,
     service::{Service, Starting},
 };
@@ -26,6 +28,8 @@ pub(crate) struct Fleet {
     /// What single backends have beside those.
     own: BTreeMap<u8, Vec<(&'static str, String)>>,
     backends: BTreeMap<u8, Service>,
+    /// Of a mesh: what listens at the pods' addresses instead of the applications.
+    fronts: Option<Fronts>,
 }
 
 impl Fleet {
@@ -41,7 +45,18 @@ impl Fleet {
         let settings =
             lab.iter().chain(settings).map(|(name, value)| (*name, (*value).to_owned())).collect();
         let (own, backends) = (BTreeMap::new(), BTreeMap::new());
-        Self { run, phase: phase.to_owned(), block, settings, own, backends }
+        Self { run, phase: phase.to_owned(), block, settings, own, backends, fronts: None }
+    }
+
+    /// Puts an Envoy before each backend that is started from now on; the backend itself listens
+    /// on [`APPLICATION_PORT`].
+    pub(crate) fn put_behind(&mut self, fronts: Fronts) {
+        self.fronts = Some(fronts);
+    }
+
+    /// The Envoys before the backends.
+    pub(crate) fn fronts(&self) -> impl Iterator<Item = &Envoy> {
+        self.fronts.iter().flat_map(Fronts::running)
     }
 
     /// Gives backend `host` a setting of its own, from its next start on.
@@ -52,6 +67,15 @@ impl Fleet {
     /// The address of backend `host`.
     pub(crate) fn address(&self, host: u8) -> SocketAddrV4 {
         self.block.backend(host)
+    }
+
+    /// Where the application of backend `host` listens.
+    pub(crate) fn application(&self, host: u8) -> SocketAddrV4 {
+        let mut address = self.address(host);
+        if self.fronts.is_some() {
+            address.set_port(APPLICATION_PORT);
+        }
+        address
     }
 
     /// The IPs of `hosts`.
@@ -87,7 +111,20 @@ impl Fleet {
         for (host, starting) in starting {
             self.backends.insert(host, starting.ready().await?);
         }
-        Ok(())
+        self.start_fronts(hosts).await
+    }
+
+    /// Starts what stands before `hosts`, of which the lab itself may be the applications.
+    ///
+    /// # Errors
+    ///
+    /// When one is not ready in time.
+    pub(crate) async fn start_fronts(&mut self, hosts: &[u8]) -> Result<(), LabError> {
+        let pods: Vec<_> = hosts.iter().map(|host| (*host, *self.address(*host).ip())).collect();
+        match &mut self.fronts {
+            Some(fronts) => fronts.start(&pods).await,
+            None => Ok(()),
+        }
     }
 
     fn spawn(&self, host: u8) -> Result<Starting, LabError> {
@@ -97,7 +134,7 @@ impl Fleet {
         let own = self.own.get(&host).into_iter().flatten();
         command.envs(own.map(|(key, value)| (key, value)));
         command
-            .env("GREETER_LISTEN", address.to_string())
+            .env("GREETER_LISTEN", self.application(host).to_string())
             .env("MY_POD_IP", address.ip().to_string());
         Starting::spawn(&self.run, format!("{}-{}", self.phase, address.ip()), command)
     }
@@ -114,6 +151,10 @@ impl Fleet {
         signal_name: &'static str,
     ) -> Result<f64, LabError> {
         let at = unix_s();
+        // A pod that is told to end ends its application first.
+        if let (Some(fronts), true) = (&self.fronts, signal != Signal::TERM) {
+            fronts.signal(host, signal);
+        }
         let sent = self.backends.get(&host).is_some_and(|backend| backend.signal(signal));
         if sent {
             Ok(at)
@@ -138,7 +179,11 @@ impl Fleet {
             let name = format!("{} backend {}", self.phase, self.address(host));
             return Err(LabError::Gone { name, signal: signal_name });
         };
-        backend.gone(signal_name).await
+        let gone = backend.gone(signal_name).await?;
+        if let Some(fronts) = &mut self.fronts {
+            fronts.end(host).await?;
+        }
+        Ok(gone)
     }
 
     /// The process ids of those that run.
@@ -152,6 +197,7 @@ impl Fleet {
     ///
     /// [`LabError::Ended`] with the backend's last log lines.
     pub(crate) fn all_alive(&self) -> Result<(), LabError> {
-        self.backends.values().try_for_each(Service::alive)
+        self.backends.values().try_for_each(Service::alive)?;
+        self.fronts().try_for_each(Envoy::alive)
     }
 }

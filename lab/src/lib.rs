@@ -22,9 +22,10 @@ mod examples;
 mod explain;
 mod faults;
 mod fleet;
+mod fronts;
 mod http;
-#[allow(dead_code, reason = "for example 4, which comes next")]
 mod identities;
+mod istiod;
 mod l4;
 mod list;
 mod process;

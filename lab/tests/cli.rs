@@ -62,7 +62,15 @@ fn list_prints_the_examples_as_text_and_as_json() {
         rows.as_array().expect("a list").iter().filter_map(|row| row["name"].as_str()).collect();
     assert_eq!(
         names,
-        ["baseline", "round-robin", "envoy-static", "envoy-dynamic", "lookaside", "kubernetes"]
+        [
+            "baseline",
+            "round-robin",
+            "envoy-static",
+            "envoy-dynamic",
+            "mesh",
+            "lookaside",
+            "kubernetes"
+        ]
     );
 }
 

@@ -124,22 +124,49 @@ fn envoy() -> Option<PathBuf> {
 }
 
 #[test]
-fn a_sidecar_leaves_calls_unharmed() {
+fn sidecars_leave_calls_unharmed() {
     let Some(envoy) = envoy() else {
         eprintln!("skipped: no Envoy in $ENVOY or $PATH");
         return;
     };
     let envoy = envoy.to_str().expect("a path in UTF-8");
-    let document = run("unharmed", &["2", "--phase", "unharmed", "--envoy", envoy]);
-    let checks = document["examples"][0]["phases"][0]["checks"].as_array().expect("checks");
-    assert_eq!(checks.len(), 7, "{checks:#?}");
+    let document = run("unharmed", &["2", "istio", "--phase", "unharmed", "--envoy", envoy]);
+    for (example, checks_min) in [(0, 7), (1, 8)] {
+        let checks = &document["examples"][example]["phases"][0]["checks"];
+        let checks = checks.as_array().expect("checks");
+        assert!(checks.len() >= checks_min, "{checks:#?}");
+    }
     assert_eq!(document["holds"], true);
+}
+
+#[test]
+fn a_mesh_serves_nobody_without_the_right_identity() {
+    let Some(envoy) = envoy() else {
+        eprintln!("skipped: no Envoy in $ENVOY or $PATH");
+        return;
+    };
+    let envoy = envoy.to_str().expect("a path in UTF-8");
+    let document = run("strangers", &["4", "--phase", "strangers", "--envoy", envoy]);
+    let checks = document["examples"][0]["phases"][0]["checks"].as_array().expect("checks");
+    let ids: Vec<&str> = checks.iter().filter_map(|check| check["id"].as_str()).collect();
+    assert!(ids.contains(&"mesh.strangers.refused"), "{ids:?}");
+    assert!(ids.contains(&"mesh.strangers.impostor_unused"), "{ids:?}");
 }
 
 #[test]
 fn a_measurement_without_envoy_compares_the_channel_with_the_floor() {
     let output = Command::new(env!("CARGO_BIN_EXE_lab"))
-        .args(["bench", "--without", "sidecar", "--rounds", "1", "--seconds", "1"])
+        .args([
+            "bench",
+            "--without",
+            "sidecar",
+            "--without",
+            "mesh",
+            "--rounds",
+            "1",
+            "--seconds",
+            "1",
+        ])
         .args(["--rate", "50", "--output", "json"])
         .output()
         .unwrap();

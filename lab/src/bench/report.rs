@@ -115,7 +115,7 @@ pub(crate) struct Cost {
 }
 
 /// Roles whose CPU is the price of a way. The greeters answer the same calls in each.
-const PRICE: [&str; 3] = ["client", "sidecar", "server sidecars"];
+const PRICE: [&str; 4] = ["client", "sidecar", "server sidecars", "balancer"];
 
 impl Slice {
     /// Whether it says anything: every call was sent and answered.

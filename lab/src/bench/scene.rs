@@ -1,5 +1,6 @@
-//! The ways to balance, side by side over the same three greeters: each with its caller and with
-//! the processes that are there for its sake. All stay up and connected while one is measured.
+//! The ways to balance, side by side over three greeters: each with its caller and with the
+//! processes that are there for its sake. All stay up and connected while one is measured. The mesh
+//! has greeters of its own, because the addresses of pods are its Envoys'.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -10,25 +11,32 @@ use super::{
     usage::Usage,
 };
 use crate::{
-    envoy::Envoy, error::LabError, examples::envoy_static::start_sidecar, run::Run, stage::Stage,
+    envoy::Envoy,
+    error::LabError,
+    examples::{Sidecar, Told, envoy_static::start_sidecar, mesh},
+    faults::CallFault,
+    run::Run,
+    stage::Stage,
 };
 
 const BACKENDS: [u8; 3] = [1, 2, 3];
 const GREETERS: &str = "greeters";
 
 /// Names and what they are, in the order of a round.
-pub(super) const WAYS: [(&str, &str); 3] = [
+pub(super) const WAYS: [(&str, &str); 4] = [
     ("bare", "an HTTP/2 connection to each backend, taken in turn, no gRPC channel: the floor"),
     ("direct", "evenkeel::Channel with round_robin and DNS (example 1)"),
     ("sidecar", "one bare connection to an Envoy that takes turns (example 2)"),
+    ("mesh", "the same, with mTLS to an Envoy before each backend (example 4)"),
 ];
 /// Those that need an Envoy.
-pub(super) const WITH_ENVOY: [&str; 1] = ["sidecar"];
+pub(super) const WITH_ENVOY: [&str; 2] = ["sidecar", "mesh"];
 
 /// Everything that is measured.
 pub(super) struct Scene {
     stage: Stage,
     sidecar: Option<Envoy>,
+    mesh: Option<Told>,
     callers: BTreeMap<&'static str, Child>,
 }
 
@@ -41,7 +49,7 @@ impl Scene {
     pub(super) async fn open(run: &Arc<Run>, ways: &[&'static str]) -> Result<Self, LabError> {
         let mut stage = Stage::open(Arc::clone(run), "bench", &[]).await?;
         stage.scale_up(&BACKENDS).await?;
-        let mut scene = Self { stage, sidecar: None, callers: BTreeMap::new() };
+        let mut scene = Self { stage, sidecar: None, mesh: None, callers: BTreeMap::new() };
         for way in ways {
             let flags = scene.raise(way).await?;
             let caller = Child::start(run, &format!("bench-{way}"), &flags).await?;
@@ -59,6 +67,14 @@ impl Scene {
                 let envoy = start_sidecar(&self.stage, "sidecar", 1, None).await?;
                 let address = self.stage.block.sidecar(1);
                 self.sidecar = Some(envoy);
+                Ok(bare(&[address.to_string()]))
+            }
+            "mesh" => {
+                let run = Arc::clone(&self.stage.run);
+                let (told, _) =
+                    mesh::open(run, "bench-mesh", &[], (&BACKENDS, CallFault::None)).await?;
+                let address = told.sidecar.stage.block.sidecar(1);
+                self.mesh = Some(told);
                 Ok(bare(&[address.to_string()]))
             }
             _ => Ok(bare(&self.stage.fleet.addresses(&BACKENDS))),
@@ -98,11 +114,23 @@ impl Scene {
 
     /// Whoever works for `way`, by role, but its caller.
     fn processes(&self, way: &str) -> BTreeMap<&'static str, Vec<u32>> {
-        let mut processes = BTreeMap::from([(GREETERS, self.stage.fleet.pids())]);
-        if way == "sidecar" {
-            processes.insert("sidecar", self.sidecar.iter().map(Envoy::pid).collect());
+        let pids = |envoys: &mut dyn Iterator<Item = &Envoy>| envoys.map(Envoy::pid).collect();
+        match (way, &self.mesh) {
+            ("mesh", Some(told)) => {
+                let Sidecar { stage, envoy, .. } = &told.sidecar;
+                BTreeMap::from([
+                    (GREETERS, stage.fleet.pids()),
+                    ("sidecar", vec![envoy.pid()]),
+                    ("server sidecars", pids(&mut stage.fleet.fronts())),
+                    ("balancer", told.plane_pids()),
+                ])
+            }
+            ("sidecar", _) => BTreeMap::from([
+                (GREETERS, self.stage.fleet.pids()),
+                ("sidecar", pids(&mut self.sidecar.iter())),
+            ]),
+            _ => BTreeMap::from([(GREETERS, self.stage.fleet.pids())]),
         }
-        processes
     }
 }
 

@@ -13,6 +13,7 @@ mod faults;
 mod lookaside;
 #[cfg(test)]
 mod lookaside_tests;
+mod mesh;
 mod shares;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,9 @@ pub(crate) use faults::{
 };
 pub(crate) use lookaside::{
     calm_shares, dropped, last_list_serves, moved_within, reports_add_up, tail_better,
+};
+pub(crate) use mesh::{
+    Secured, Stranger, caller_named, impostor_unused, mutual_tls, strangers_refused,
 };
 pub(crate) use shares::{
     Life, all_served_within, back_within, drained_cleanly, each_served, even_shares, none_failed,

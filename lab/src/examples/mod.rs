@@ -10,9 +10,14 @@ pub(crate) mod envoy_static;
 mod kill;
 mod kubernetes;
 mod lookaside;
+pub(crate) mod mesh;
 mod proxied;
 mod round_robin;
 mod steady;
+mod told;
+
+pub(crate) use proxied::Sidecar;
+pub(crate) use told::Told;
 
 /// Every example, in the order of its numbers.
 pub(crate) static ALL: &[&Example] = &[
@@ -20,9 +25,13 @@ pub(crate) static ALL: &[&Example] = &[
     &round_robin::EXAMPLE,
     &envoy_static::EXAMPLE,
     &envoy_dynamic::EXAMPLE,
+    &mesh::EXAMPLE,
     &lookaside::EXAMPLE,
     &kubernetes::EXAMPLE,
 ];
+
+/// Other names of examples, under which people look for them.
+const ALIASES: [(&str, &str); 1] = [("istio", "mesh")];
 
 /// One way to balance gRPC calls.
 pub(crate) struct Example {
@@ -65,6 +74,7 @@ pub(crate) type Playing = Pin<Box<dyn Future<Output = Result<PhaseReport, LabErr
 ///
 /// A message with the names that are known.
 pub(crate) fn find(word: &str) -> Result<&'static Example, String> {
+    let word = ALIASES.iter().find(|(alias, _)| *alias == word).map_or(word, |(_, name)| name);
     let named = |example: &&&Example| {
         example.name == word || word.parse::<u8>().is_ok_and(|number| number == example.number)
     };
@@ -85,6 +95,9 @@ mod tests {
             assert_eq!(find(example.name).unwrap().name, example.name);
             assert_eq!(find(&example.number.to_string()).unwrap().name, example.name);
         }
+        for (alias, name) in ALIASES {
+            assert_eq!(find(alias).unwrap().name, name);
+        }
     }
 
     #[test]
@@ -93,7 +106,7 @@ mod tests {
         assert!(message.contains("\"meshy\""), "{message}");
         assert!(
             message.contains(
-                "0 baseline, 1 round-robin, 2 envoy-static, 3 envoy-dynamic, 5 lookaside"
+                "0 baseline, 1 round-robin, 2 envoy-static, 3 envoy-dynamic, 4 mesh, 5 lookaside"
             ),
             "{message}"
         );

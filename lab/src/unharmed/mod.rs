@@ -15,7 +15,7 @@ mod probes;
 mod tests;
 
 pub(crate) use mirror::Mirror;
-pub(crate) use probes::{Ids, probe};
+pub(crate) use probes::{Ids, arrived, probe};
 
 /// What the mirror is asked to do.
 const ASK: HeaderName = HeaderName::from_static("x-mirror-do");

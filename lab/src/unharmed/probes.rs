@@ -99,6 +99,18 @@ pub(crate) async fn probe(
     ])
 }
 
+/// The values of the request header `name` that reached the mirror behind `channel`, which the
+/// caller did not set.
+///
+/// # Errors
+///
+/// When the call gets no answer.
+pub(crate) async fn arrived(channel: &Channel, name: &str) -> Result<Vec<String>, LabError> {
+    let answer = bounded(call(channel, "answer", &[])).await.map_err(lost("a plain call"))?;
+    let arrived = answer.arrived.unwrap_or_default();
+    Ok(arrived.values(name).into_iter().map(str::to_owned).collect())
+}
+
 /// The metadata that is sent.
 fn headers() -> Vec<(&'static str, HeaderValue)> {
     let every_byte: Vec<u8> = (0..=u8::MAX).collect();

@@ -6,19 +6,17 @@ use std::sync::Arc;
 use super::{
     Example, Phase,
     proxied::{
-        EnvoyIds,
+        BACKENDS, EnvoyIds,
         kill::{self, ENV},
         scale::{self, Source},
         steady,
     },
+    told::{Told, Words, away, fault},
 };
-use crate::{error::LabError, report::PhaseReport, run::Run};
-
-mod away;
-mod fault;
-mod scene;
-
-use scene::Scene;
+use crate::{
+    envoy::SIDECAR_DYNAMIC, error::LabError, faults::CallFault, report::PhaseReport, run::Run,
+    stage::Stage,
+};
 
 pub(crate) static EXAMPLE: Example = Example {
     number: 3,
@@ -79,14 +77,14 @@ pub(crate) static EXAMPLE: Example = Example {
             what: "kill -9 of the balancer, which is away for 30 s",
             calls_per_s: 200,
             seconds: 42,
-            play: |run, name| Box::pin(away::play(run, name)),
+            play: |run, name| Box::pin(away(run, name)),
         },
         Phase {
             name: "fault",
             what: "the balancer says: abort 50 % of the calls, then: delay all, then: neither",
             calls_per_s: 1000,
             seconds: 20,
-            play: |run, name| Box::pin(fault::play(run, name)),
+            play: |run, name| Box::pin(fault(run, name)),
         },
     ],
 };
@@ -95,6 +93,17 @@ pub(crate) static EXAMPLE: Example = Example {
 fn phase(name: &str) -> &'static Phase {
     let found = EXAMPLE.phases.iter().find(|phase| phase.name == name);
     found.expect("each room of this example names its own phase")
+}
+
+/// A scene with three backends, whose balancer says `fault`.
+async fn open(
+    run: Arc<Run>,
+    phase: &str,
+    settings: &[(&'static str, &str)],
+    fault: CallFault,
+) -> Result<Told, LabError> {
+    let stage = Stage::open_with_api(run, phase, settings).await?;
+    Told::open(stage, &SIDECAR_DYNAMIC, Words::default(), fault, (&BACKENDS, None)).await
 }
 
 async fn steady(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
@@ -107,7 +116,7 @@ async fn steady(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
         },
         inexact: "`policy: least_request`, or --envoy-concurrency 4 and many clients",
     };
-    let scene = Scene::open(run, &name, &[], "").await?;
+    let scene = open(run, &name, &[], CallFault::None).await?;
     let found = steady::play(&scene.sidecar, phase("steady"), ids).await?;
     scene.all_alive()?;
     Ok(found)
@@ -124,7 +133,7 @@ async fn scale(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
         },
         late: "DNS instead of xDS: a TTL of 5 s lies between",
     };
-    let mut scene = Scene::open(run, &name, &[], "").await?;
+    let mut scene = open(run, &name, &[], CallFault::None).await?;
     let found = scale::play(&mut scene.sidecar, Source::Xds, phase("scale"), ids).await?;
     scene.all_alive()?;
     Ok(found)
@@ -140,8 +149,35 @@ async fn kill(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
         },
         away_for_longer: "`base_ejection_time_s: 30`, Envoy's default",
     };
-    let mut scene = Scene::open(run, &name, &ENV, "").await?;
+    let mut scene = open(run, &name, &ENV, CallFault::None).await?;
     let found = kill::play(&mut scene.sidecar, phase("kill"), ids).await?;
     scene.all_alive()?;
     Ok(found)
+}
+
+async fn away(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
+    let ids = away::Ids {
+        none_failed: "envoy-dynamic.away.none_failed",
+        nothing_rebuilt: "envoy-dynamic.away.nothing_rebuilt",
+        back_and_heard: "envoy-dynamic.away.back_and_heard",
+        envoy: EnvoyIds {
+            nothing_deprecated: "envoy-dynamic.away.nothing_deprecated",
+            none_rejected: Some("envoy-dynamic.away.none_rejected"),
+        },
+    };
+    away::play(&mut open(run, &name, &[], CallFault::None).await?, phase("away"), ids).await
+}
+
+async fn fault(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
+    let ids = fault::Ids {
+        half_aborted: "envoy-dynamic.fault.half_aborted",
+        delayed: "envoy-dynamic.fault.delayed",
+        none_failed_without: "envoy-dynamic.fault.none_failed_without",
+        nothing_rebuilt: "envoy-dynamic.fault.nothing_rebuilt",
+        envoy: EnvoyIds {
+            nothing_deprecated: "envoy-dynamic.fault.nothing_deprecated",
+            none_rejected: Some("envoy-dynamic.fault.none_rejected"),
+        },
+    };
+    fault::play(&open(run, &name, &[], CallFault::Abort).await?, phase("fault"), ids).await
 }

@@ -1,27 +1,24 @@
 //! Faults by configuration, as a mesh has them: the balancer's file says it, the route carries it,
 //! Envoy's fault filter does it. Nothing is restarted and no listener is rebuilt.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use super::{away::BUILT, phase, scene::Scene};
+use super::{Told, away::BUILT};
 use crate::{
-    checks::{aborted_share, delayed, none_failed, nothing_rebuilt},
+    checks::{Check, aborted_share, delayed, none_failed, nothing_rebuilt},
     client::Report,
     envoy::Stats,
     error::LabError,
-    examples::proxied::EnvoyIds,
+    examples::{Phase, proxied::EnvoyIds},
+    faults::CallFault,
     report::{Distribution, PhaseReport},
-    run::Run,
 };
 
-/// Not UNAVAILABLE, which real faults give too.
-const ABORT: &str = "    fault: { abort: { percent: 50, grpc_status: 10 } }\n";
 const ABORTED: &str = "ABORTED";
 /// Of 8,000 calls half are aborted to within 0.56 percentage points in two of three runs; two
 /// points are missed in one of 3,000.
 const SHARE: (f64, f64) = (0.5, 0.02);
 const CALLS_MIN: u64 = 8_000;
-const DELAY: &str = "    fault: { delay: { percent: 100, time_s: 0.1 } }\n";
 const DELAY_MS: f64 = 100.0;
 /// The balancer looks at its file each second.
 const HEARD_LIMIT: Duration = Duration::from_secs(5);
@@ -29,40 +26,56 @@ const MANY: [&str; 6] = ["--count", "8000", "--rate", "1000", "--warmup", "5s"];
 const FEW: [&str; 6] = ["--count", "300", "--rate", "200", "--warmup", "5s"];
 const FEW_MIN: u64 = 300;
 
-pub(super) async fn play(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
-    let scene = Scene::open(run, &name, &[], ABORT).await?;
+/// What the checks of one example are called.
+pub(in crate::examples) struct Ids {
+    pub(in crate::examples) half_aborted: &'static str,
+    pub(in crate::examples) delayed: &'static str,
+    pub(in crate::examples) none_failed_without: &'static str,
+    pub(in crate::examples) nothing_rebuilt: &'static str,
+    pub(in crate::examples) envoy: EnvoyIds,
+}
+
+/// Plays it on a scene whose control plane says [`CallFault::Abort`].
+pub(in crate::examples) async fn play(
+    scene: &Told,
+    phase: &Phase,
+    ids: Ids,
+) -> Result<PhaseReport, LabError> {
     let before = scene.sidecar.envoy.stats().await?;
-    let aborted = calls(&scene, &MANY).await?;
+    let aborted = calls(scene, &MANY).await?;
 
-    change(&scene, DELAY, "delaying all calls by 100 ms").await?;
-    let slow = calls(&scene, &FEW).await?;
+    change(scene, CallFault::Delay, "delaying all calls by 100 ms").await?;
+    let slow = calls(scene, &FEW).await?;
 
-    change(&scene, "", "no fault any more").await?;
-    let healthy = calls(&scene, &FEW).await?;
+    change(scene, CallFault::None, "no fault any more").await?;
+    let healthy = calls(scene, &FEW).await?;
 
     scene.all_alive()?;
     let after = scene.sidecar.envoy.stats().await?;
     let value = |stats: &Stats, name| stats.get(name).unwrap_or_default();
     let built = BUILT.map(|name| (name, value(&before, name), value(&after, name)));
-    let mut found = report(&scene, [&aborted, &slow, &healthy], &built);
-    let ids = EnvoyIds {
-        nothing_deprecated: "envoy-dynamic.fault.nothing_deprecated",
-        none_rejected: Some("envoy-dynamic.fault.none_rejected"),
-    };
-    found.checks.extend(scene.sidecar.envoy_checks(ids).await?);
+    let mut found = PhaseReport::new(phase.name, phase.what, &aborted);
+    found = found.set(&scene.sidecar.stage.with_policy(&MANY), &[]);
+    found.distributions = vec![
+        Distribution::whole("50 % aborted", &aborted),
+        Distribution::whole("all delayed by 100 ms", &slow),
+        Distribution::whole("neither", &healthy),
+    ];
+    found.checks = judge([&aborted, &slow, &healthy], &built, &ids);
+    found.checks.extend(scene.sidecar.envoy_checks(ids.envoy).await?);
     Ok(found)
 }
 
-async fn calls(scene: &Scene, flags: &[&str]) -> Result<Report, LabError> {
+async fn calls(scene: &Told, flags: &[&str]) -> Result<Report, LabError> {
     let client = scene.sidecar.stage.client(flags).await?;
     Ok(client.wait(Duration::from_secs(60)).await?.report)
 }
 
-/// Writes `rules` and waits until Envoy has a new route. If none comes, the checks will say so.
-async fn change(scene: &Scene, rules: &str, what: &str) -> Result<(), LabError> {
+/// Has `fault` said and waits until Envoy has a new route. If none comes, the checks will say so.
+async fn change(scene: &Told, fault: CallFault, what: &str) -> Result<(), LabError> {
     let reloads = scene.sidecar.envoy.stats().await?.sum("config_reload");
     scene.sidecar.stage.say(what);
-    scene.say(rules)?;
+    scene.say(fault)?;
     let reloaded = |stats: &Stats| stats.sum("config_reload") > reloads;
     let heard = scene.sidecar.envoy.until("config_reload", reloaded, HEARD_LIMIT).await?;
     if heard.is_none() {
@@ -71,22 +84,14 @@ async fn change(scene: &Scene, rules: &str, what: &str) -> Result<(), LabError> 
     Ok(())
 }
 
-fn report(
-    scene: &Scene,
+fn judge(
     [aborted, slow, healthy]: [&Report; 3],
     built: &[(&'static str, u64, u64)],
-) -> PhaseReport {
-    let phase = phase("fault");
-    let mut found = PhaseReport::new(phase.name, phase.what, aborted);
-    found = found.set(&scene.sidecar.stage.with_policy(&MANY), &[]);
-    found.distributions = vec![
-        Distribution::whole("50 % aborted", aborted),
-        Distribution::whole("all delayed by 100 ms", slow),
-        Distribution::whole("neither", healthy),
-    ];
-    found.checks = vec![
+    ids: &Ids,
+) -> Vec<Check> {
+    vec![
         aborted_share(
-            "envoy-dynamic.fault.half_aborted",
+            ids.half_aborted,
             aborted,
             SHARE,
             ABORTED,
@@ -94,23 +99,22 @@ fn report(
             "`percent: 60` in the balancer's file",
         ),
         delayed(
-            "envoy-dynamic.fault.delayed",
+            ids.delayed,
             healthy,
             slow,
             DELAY_MS,
             "`percent: 10` in the balancer's file: the median call does not wait",
         ),
         none_failed(
-            "envoy-dynamic.fault.none_failed_without",
+            ids.none_failed_without,
             healthy,
             FEW_MIN,
             "an `abort` that is left in the balancer's file",
         ),
         nothing_rebuilt(
-            "envoy-dynamic.fault.nothing_rebuilt",
+            ids.nothing_rebuilt,
             built,
             "the fault in the listener's filter instead of the route: each change rebuilds it",
         ),
-    ];
-    found
+    ]
 }

@@ -1,23 +1,22 @@
 //! The control plane dies and stays away for half a minute. Calls go on by the last configuration;
 //! when it is back it says the same again, and Envoy has nothing to rebuild.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{
-    phase,
-    scene::{BALANCER, Scene},
-};
+use super::Told;
 use crate::{
-    checks::{all_served_within, none_failed, nothing_rebuilt},
+    checks::{Check, all_served_within, none_failed, nothing_rebuilt},
     client::{Event, Finished, What, first},
     clock::unix_s,
     envoy::Stats,
     error::LabError,
-    examples::proxied::{BACKENDS, EnvoyIds},
+    examples::{
+        Phase,
+        proxied::{BACKENDS, EnvoyIds},
+    },
     report::{Distribution, PhaseReport},
-    run::Run,
 };
 
 const LATE: u8 = 4;
@@ -54,17 +53,29 @@ struct Moments {
     published: f64,
 }
 
-pub(super) async fn play(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
-    let mut scene = Scene::open(run, &name, &[], "").await?;
+/// What the checks of one example are called.
+pub(in crate::examples) struct Ids {
+    pub(in crate::examples) none_failed: &'static str,
+    pub(in crate::examples) nothing_rebuilt: &'static str,
+    pub(in crate::examples) back_and_heard: &'static str,
+    pub(in crate::examples) envoy: EnvoyIds,
+}
+
+/// Plays it on a scene with [`BACKENDS`].
+pub(in crate::examples) async fn play(
+    scene: &mut Told,
+    phase: &Phase,
+    ids: Ids,
+) -> Result<PhaseReport, LabError> {
     let client = scene.sidecar.stage.connected_client(&BACKENDS, &FLAGS).await?;
     sleep(Duration::from_secs(1)).await;
     let before = scene.sidecar.envoy.stats().await?;
 
-    let killed = scene.balancers.kill_9(BALANCER).await?;
+    let killed = scene.kill_plane().await?;
     scene.sidecar.stage.say("killed the balancer: there is none");
     sleep(AWAY).await;
     let started = unix_s();
-    scene.balancers.start(&[BALANCER]).await?;
+    scene.start_plane().await?;
     let connected = |stats: &Stats| stats.get(CONNECTED) == Some(1);
     let asked = scene.sidecar.envoy.until("control_plane", connected, BACK_LIMIT).await?;
     let back = if asked.is_some() { "it is back, and asked" } else { "nobody asks it" };
@@ -82,12 +93,9 @@ pub(super) async fn play(run: Arc<Run>, name: String) -> Result<PhaseReport, Lab
     scene.all_alive()?;
     let at = Moments { killed, started, asked, published };
     let built = counters(&before, &after, "config_reload");
-    let mut found = report(&scene, &finished, &at, &built);
-    let ids = EnvoyIds {
-        nothing_deprecated: "envoy-dynamic.away.nothing_deprecated",
-        none_rejected: Some("envoy-dynamic.away.none_rejected"),
-    };
-    found.checks.extend(scene.sidecar.envoy_checks(ids).await?);
+    let mut found = report(scene, phase, &finished, &at);
+    found.checks = judge(scene, &finished, &at, &built, &ids);
+    found.checks.extend(scene.sidecar.envoy_checks(ids.envoy).await?);
     Ok(found)
 }
 
@@ -104,15 +112,10 @@ fn first_call(events: &[Event], backend: &str) -> Option<f64> {
     first(events, 0.0, |what| matches!(what, What::FirstCall { backend: name } if name == backend))
 }
 
-fn report(
-    scene: &Scene,
-    finished: &Finished,
-    at: &Moments,
-    built: &[(&'static str, u64, u64)],
-) -> PhaseReport {
-    let (phase, report, stage) = (phase("away"), &finished.report, &scene.sidecar.stage);
+fn report(scene: &Told, phase: &Phase, finished: &Finished, at: &Moments) -> PhaseReport {
+    let report = &finished.report;
     let mut found = PhaseReport::new(phase.name, phase.what, report);
-    found = found.set(&stage.with_policy(&FLAGS), &[]);
+    found = found.set(&scene.sidecar.stage.with_policy(&FLAGS), &[]);
     found.distributions = vec![
         Distribution::between("no balancer", &report.slots, SLOT_S, at.killed, at.started),
         Distribution::whole("all calls", report),
@@ -121,27 +124,36 @@ fn report(
     if let Some(asked) = at.asked {
         found.figures.insert("asked_again_s", asked - at.started);
     }
-    let late = stage.fleet.names(&[LATE]).concat();
+    found
+}
+
+fn judge(
+    scene: &Told,
+    finished: &Finished,
+    at: &Moments,
+    built: &[(&'static str, u64, u64)],
+    ids: &Ids,
+) -> Vec<Check> {
+    let late = scene.sidecar.stage.fleet.names(&[LATE]).concat();
     let heard = first_call(&finished.events, &late);
-    found.checks = vec![
+    vec![
         none_failed(
-            "envoy-dynamic.away.none_failed",
-            report,
+            ids.none_failed,
+            &finished.report,
             CALLS_MIN,
             "kill -9 of a greeter at the same time",
         ),
         nothing_rebuilt(
-            "envoy-dynamic.away.nothing_rebuilt",
+            ids.nothing_rebuilt,
             built,
             "versions that count instead of naming the content: every start sends all anew",
         ),
         all_served_within(
-            "envoy-dynamic.away.back_and_heard",
+            ids.back_and_heard,
             &[(late, heard)],
             at.published,
             SERVED_LIMIT_S,
             "a balancer that stays away: only it knows of the new pod",
         ),
-    ];
-    found
+    ]
 }
