@@ -9,6 +9,7 @@ let
     "client"
     "greeter"
     "grpclb"
+    "lab"
   ];
   fromCargo = pkgs.rustPlatform.buildRustPackage {
     pname = "evenkeel-services";
@@ -22,6 +23,7 @@ let
         ../Cargo.toml
         ../conformance
         ../crates
+        ../envoy # the lab carries these files
         ../examples
         ../fuzz
         ../lab

@@ -5,11 +5,14 @@ mod stage;
 
 use std::collections::BTreeMap;
 
-use evenkeel_control::xds::{Kind, NAMES_MAX, NODE_BYTES_MAX};
+use evenkeel_control::xds::{
+    ADS_SERVICE_NAME, FIRST_REQUEST_WAIT, Kind, LRS_SERVICE_NAME, NAMES_MAX, NODE_BYTES_MAX,
+};
 use evenkeel_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use http_body_util::BodyExt as _;
 use prost_types::{Struct, Value, value::Kind as ValueKind};
 use stage::{Stage, bodies, node, within};
-use tonic::Code;
+use tonic::{Code, Status};
 
 #[tokio::test]
 async fn both_variants_get_what_there_is_and_what_changes() {
@@ -252,4 +255,39 @@ async fn who_comes_back_after_a_restart_is_told_nothing_new() {
     assert_eq!(views[0].kinds[0].responses, 0);
     stage.set(Kind::Cluster, &[("a", "2")]);
     assert_eq!(bodies(&client.next().await), ["a=2"]);
+}
+
+/// Without sockets, so that time can stand still. A client whose host is gone is noticed below, by
+/// the server's TCP keepalive and its limits for stalls.
+#[tokio::test(start_paused = true)]
+async fn a_stream_on_which_nothing_is_asked_ends() {
+    let (xds, _views) = stage::unserved();
+    for is_lrs in [false, true] {
+        let begun = tokio::time::Instant::now();
+        let response = match is_lrs {
+            true => stage::call(xds.lrs(), LRS_SERVICE_NAME, "StreamLoadStats").await,
+            false => stage::call(xds.ads(), ADS_SERVICE_NAME, "StreamAggregatedResources").await,
+        };
+        let body = response.into_body().collect().await.expect("no error");
+        let status = Status::from_header_map(body.trailers().expect("trailers"));
+        let status = status.expect("a status");
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert!(status.message().contains("expected the first request within 10s"), "{status}");
+        assert_eq!(begun.elapsed().as_secs(), FIRST_REQUEST_WAIT.as_secs());
+    }
+    assert_eq!(xds.streams(), 0);
+}
+
+#[tokio::test]
+async fn what_is_no_method_and_what_is_compressed_is_refused_at_once() {
+    let (xds, _views) = stage::unserved();
+    for (method, text) in [
+        ("FetchClusters", "expected StreamAggregatedResources or DeltaAggregatedResources"),
+        ("compressed", "expected messages that are not compressed"),
+    ] {
+        let response = stage::call(xds.ads(), ADS_SERVICE_NAME, method).await;
+        let status = Status::from_header_map(response.headers()).expect("a status");
+        assert_eq!(status.code(), Code::Unimplemented);
+        assert!(status.message().contains(text), "{status}");
+    }
 }

@@ -1,5 +1,5 @@
-//! A lookaside balancer and control plane: thin, from flags and environment to `evenkeel-control` over
-//! `evenkeel-server` and an exit code. A library, so that the lab can re-execute itself as it.
+//! A lookaside balancer and control plane: thin, from flags and environment to `evenkeel-control`
+//! over `evenkeel-server` and an exit code. A library, so that the lab can re-execute itself as it.
 
 mod admin;
 mod args;

@@ -20,7 +20,8 @@ use prost_types::Any;
 
 use super::{
     Kind, Resource,
-    machine::{Outgoing, Variant, digest},
+    hash::Hash,
+    machine::{Outgoing, Variant},
 };
 use crate::{control::lock, wire::framed_before};
 
@@ -83,7 +84,7 @@ impl Encoder {
     /// The resources, as fields of the response's message.
     fn body(&self, variant: Variant, outgoing: &Outgoing) -> Bytes {
         let pairs = outgoing.resources.iter().map(|one| (&*one.name, &*one.version));
-        let key = (variant, outgoing.kind, digest(pairs));
+        let key = (variant, outgoing.kind, Hash::of_versions(pairs).value());
         if let Some(body) = lock(&self.kept).bodies.get(&key) {
             return body.clone();
         }

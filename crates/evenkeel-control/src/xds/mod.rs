@@ -11,6 +11,7 @@
 mod clients;
 mod counts;
 mod encode;
+mod hash;
 mod load;
 mod load_stream;
 mod machine;

@@ -4,7 +4,7 @@
 // Each test file uses a part of this.
 #![allow(dead_code)]
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use evenkeel::Channel;
@@ -26,12 +26,16 @@ use evenkeel_proto::envoy::{
 };
 use evenkeel_server::{Server, ShutdownHandle};
 use futures_util::{Stream, stream::unfold};
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::StreamBody;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
     time::timeout,
 };
-use tonic::{Code, Status, Streaming, service::Routes};
+use tonic::{Code, Status, Streaming, body::Body, service::Routes};
+use tower_service::Service;
 
 const WAIT_MAX: Duration = Duration::from_secs(10);
 const REQUESTS_MAX: usize = 100;
@@ -147,6 +151,29 @@ impl Stage {
         })
         .await
     }
+}
+
+/// A balancer without sockets, and what it gives.
+pub(crate) fn unserved() -> (Xds, watch::Sender<Option<Arc<Resources>>>) {
+    let control = Control::new(NameRules::default(), Config::default());
+    let (sender, receiver) = watch::channel(None);
+    (Xds::new(control, Arc::new(OneView(receiver)), XdsSettings::default()), sender)
+}
+
+/// Calls a service itself, with a request whose messages never come.
+pub(crate) async fn call<S>(mut service: S, name: &str, method: &str) -> Response<Body>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+{
+    // A body that has neither frames nor an end.
+    let frames = futures_util::stream::pending::<Result<Frame<Bytes>, Status>>();
+    let mut request = Request::post(format!("http://control.test/{name}/{method}"));
+    if method == "compressed" {
+        let path = format!("http://control.test/{name}/DeltaAggregatedResources");
+        request = Request::post(path).header("grpc-encoding", "gzip");
+    }
+    let body = Body::new(StreamBody::new(frames));
+    service.call(request.body(body).expect("a request")).await.expect("infallible")
 }
 
 pub(crate) fn requests<T: Send + 'static>()

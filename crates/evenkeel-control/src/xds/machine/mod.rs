@@ -26,7 +26,7 @@ use self::{
     kind::{Answer, KindState},
     subscription::TooMany,
 };
-use super::{Kind, Resource, Resources};
+use super::{Kind, Resource, Resources, hash::Hash};
 
 /// Names of one kind that a client may ask for.
 pub const NAMES_MAX: usize = 5_000;
@@ -269,28 +269,7 @@ fn version<'a>(resources: impl Iterator<Item = &'a Resource>) -> Arc<str> {
     version_of(resources.map(|resource| (&*resource.name, &*resource.version)))
 }
 
-/// The same of names and versions. FNV-1a of 128 bits: nothing here is secret or hostile, and it
-/// has to be the same in every build of the balancer, which std's hashers do not promise.
+/// The same of names and versions.
 fn version_of<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Arc<str> {
-    format!("{:032x}", digest(pairs)).into()
-}
-
-/// See [`version_of`].
-pub(super) fn digest<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> u128 {
-    const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-    let mut hash = BASIS;
-    let mut eat = |bytes: &[u8]| {
-        for byte in bytes {
-            hash = (hash ^ u128::from(*byte)).wrapping_mul(PRIME);
-        }
-    };
-    for (name, version) in pairs {
-        // Neither has a NUL, so that no two lists give the same bytes.
-        eat(name.as_bytes());
-        eat(&[0]);
-        eat(version.as_bytes());
-        eat(&[0]);
-    }
-    hash
+    Hash::of_versions(pairs).version()
 }

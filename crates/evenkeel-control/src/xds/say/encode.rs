@@ -1,6 +1,4 @@
-//! From messages to resources: bytes, and a version made of them. The hash is written out here,
-//! because a version has to be the same in every build and on every replica, which the standard
-//! library's hasher does not promise.
+//! From messages to resources: bytes, and a version made of them.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -15,33 +13,10 @@ use evenkeel_proto::envoy::{
 use prost::Message;
 use prost_types::Any;
 
-use crate::xds::resource::{KindResources, Resource};
-
-/// FNV-1a of 128 bits. Nobody gains by making two configurations look alike, so that no
-/// cryptographic hash is needed.
-struct Hash(u128);
-
-impl Hash {
-    const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-
-    fn new() -> Self {
-        Self(Self::OFFSET)
-    }
-
-    fn add(mut self, bytes: &[u8]) -> Self {
-        for byte in bytes {
-            self.0 = (self.0 ^ u128::from(*byte)).wrapping_mul(Self::PRIME);
-        }
-        self
-    }
-
-    /// Half of it is enough, and shorter on every status page.
-    fn version(&self) -> Arc<str> {
-        let folded = (self.0 >> 64) as u64 ^ self.0 as u64;
-        format!("{folded:016x}").into()
-    }
-}
+use crate::xds::{
+    hash::Hash,
+    resource::{KindResources, Resource},
+};
 
 /// A message as a resource.
 pub(super) fn resource(name: &str, message: &impl Message) -> Arc<Resource> {
@@ -57,10 +32,7 @@ pub(super) fn kind(
 ) -> Arc<KindResources> {
     let by_name: BTreeMap<_, _> =
         resources.into_iter().map(|one| (one.name.clone(), one)).collect();
-    let hash = by_name.values().fold(Hash::new(), |hash, one| {
-        // Names have no zero byte.
-        hash.add(one.name.as_bytes()).add(&[0]).add(one.version.as_bytes())
-    });
+    let hash = Hash::of_versions(by_name.values().map(|one| (&*one.name, &*one.version)));
     let made = KindResources { version: hash.version(), by_name };
     match before {
         Some(before) if **before == made => before.clone(),
@@ -114,7 +86,7 @@ mod tests {
     fn a_version_is_the_contents_and_is_the_same_in_every_build() {
         let hash = |bytes: &[u8]| Hash::new().add(bytes).version();
         // FNV-1a 128 of "" and "a" by its authors' tables, folded.
-        assert_eq!(Hash::new().add(b"a").0, 0xd228_cb69_6f1a_8caf_7891_2b70_4e4a_8964);
+        assert_eq!(Hash::new().add(b"a").value(), 0xd228_cb69_6f1a_8caf_7891_2b70_4e4a_8964);
         assert_eq!(hash(b"a"), hash(b"a"));
         assert_ne!(hash(b"a"), hash(b"b"));
     }
