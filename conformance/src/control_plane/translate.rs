@@ -117,6 +117,12 @@ pub(super) fn translate(text: &str) -> Result<String, String> {
     for service in &file.services {
         let clusters = service.split.iter().map(|part| part.cluster.as_str());
         for cluster in clusters.chain([service.cluster.as_str()]).filter(|name| !name.is_empty()) {
+            if file.clusters.iter().all(|one| one.name != cluster) {
+                let name = &service.name;
+                return Err(format!(
+                    "service {name}: expected a cluster of the file, got {cluster:?}"
+                ));
+            }
             listeners.entry(cluster).or_default().push(service);
         }
     }
@@ -399,7 +405,12 @@ mod tests {
         for (text, reason) in [
             (r#"{"clusters": [{"name": "c", "policy": "maglev"}]}"#, "unknown policy"),
             (r#"{"clusters": [{"name": "c", "polcy": "x"}]}"#, "polcy"),
-            (r#"{"services": [{"name": "s", "cluster": "c", "timeout": "1"}]}"#, "1"),
+            (r#"{"services": [{"name": "s", "cluster": "c"}]}"#, "expected a cluster of the file"),
+            (
+                r#"{"services": [{"name": "s", "cluster": "c", "timeout": "1"}],
+                    "clusters": [{"name": "c"}]}"#,
+                "unit",
+            ),
             (
                 r#"{"clusters": [{"name": "c", "localities": [
                     {"endpoints": [{"addr": "127.0.0.1:1", "health": "DEGRADED"}]}]}]}"#,
