@@ -122,9 +122,8 @@ async fn all(streams: usize, endpoints: usize) -> Result<()> {
         show("state of the world", &sotw);
         show("delta", &delta);
         println!("  delta, of all endpoints:  {}", ratio(delta.bytes, sotw.whole));
-        println!("  delta, of our state of the world, which has what changed: {}", {
-            ratio(delta.bytes, sotw.bytes)
-        });
+        let percent = delta.bytes / sotw.bytes * 100.0;
+        println!("  delta, of our state of the world, which sends what changed: {percent:.0} %");
         if clusters == CLUSTERS {
             whole = sotw.whole;
         }
@@ -374,7 +373,7 @@ async fn sotw(channel: Channel, index: usize, shared: &Shared) -> Result<()> {
     let (sender, requests) = requests();
     let mut client =
         AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(64 << 20);
-    let mut responses = client.stream_aggregated_resources(requests).await?.into_inner();
+    // Before the call: the balancer waits for the first request with a limit.
     for kind in [Kind::Cluster, Kind::Endpoint] {
         let names = if kind == Kind::Endpoint { shared.names.clone() } else { Vec::new() };
         let request = DiscoveryRequest {
@@ -385,6 +384,7 @@ async fn sotw(channel: Channel, index: usize, shared: &Shared) -> Result<()> {
         };
         sender.send(request).await?;
     }
+    let mut responses = client.stream_aggregated_resources(requests).await?.into_inner();
     while let Some(response) = responses.message().await? {
         let bodies = response.resources.iter().map(|any| &any.value[..]);
         shared.got(index, &response.type_url, response.encoded_len(), bodies)?;
@@ -406,7 +406,7 @@ async fn delta(channel: Channel, index: usize, shared: &Shared) -> Result<()> {
     let (sender, requests) = requests();
     let mut client =
         AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(64 << 20);
-    let mut responses = client.delta_aggregated_resources(requests).await?.into_inner();
+    // Before the call: the balancer waits for the first request with a limit.
     for kind in [Kind::Cluster, Kind::Endpoint] {
         let names = if kind == Kind::Endpoint { shared.names.clone() } else { Vec::new() };
         let request = DeltaDiscoveryRequest {
@@ -417,6 +417,7 @@ async fn delta(channel: Channel, index: usize, shared: &Shared) -> Result<()> {
         };
         sender.send(request).await?;
     }
+    let mut responses = client.delta_aggregated_resources(requests).await?.into_inner();
     while let Some(response) = responses.message().await? {
         let bodies =
             response.resources.iter().filter_map(|one| Some(&one.resource.as_ref()?.value[..]));
