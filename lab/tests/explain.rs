@@ -19,7 +19,7 @@ const CLIENT: &str = r#"{"kind":"Deployment","metadata":{"name":"shop","namespac
     "image":"evenkeel-client","env":[
     {"name":"GREETER_SERVICE_TARGET","value":"kubernetes:///greeter:grpc"}]}]}}}}"#;
 
-/// A folder with a program `kubectl` that answers from files beside it, and notes what it was asked.
+/// A folder with a program `kubectl` that answers from files beside it, and notes what it is asked.
 struct Double(PathBuf);
 
 impl Double {

@@ -30,31 +30,57 @@ pub(crate) async fn run(
     let names = scenarios.join(" ");
     eprintln!("on {}: {names}", block.net());
     let mut command = Command::new(python);
+    command.arg("reference.py").args(["--client", client]).args(scenarios);
+    prepare(&mut command, facility, block);
+    follow(&mut command, &names, rows, |row| row).await
+}
+
+/// Makes one of the facility's scripts run on a block.
+pub(crate) fn prepare<'a>(
+    command: &'a mut Command,
+    facility: &Facility,
+    block: &Block,
+) -> &'a mut Command {
     command
-        .arg("reference.py")
-        .args(["--client", client])
-        .args(scenarios)
         .current_dir(facility.reference())
         .env("PEERS_NET", block.net())
         .env("PEERS_BIN", facility.bin())
         // The facility may be read-only, and it is not ours to write into.
         .env("PYTHONDONTWRITEBYTECODE", "1")
-        .stderr(Stdio::piped());
+        .stderr(Stdio::piped())
+}
+
+/// Runs a script to its end and passes its rows on, each as `row` makes it.
+pub(crate) async fn follow(
+    command: &mut Command,
+    what: &str,
+    rows: &Sender<Row>,
+    row: impl Fn(Row) -> Row,
+) -> Result<(), Error> {
     // SIGINT, since Python turns that into an exception and then ends its children.
-    let mut reference = Started::spawn(&mut command, Signal::INT)?;
-    match tokio::time::timeout(LANE_LIMIT, read(&mut reference, rows)).await {
+    let mut script = Started::spawn(command, Signal::INT)?;
+    match tokio::time::timeout(LANE_LIMIT, read(&mut script, rows, row)).await {
         Ok(result) => result,
         Err(_) => Err(Error::Process(format!(
-            "expected reference.py {names} to end within {} s, it still runs",
+            "expected the script of {what} to end within {} s, it still runs",
             LANE_LIMIT.as_secs()
         ))),
     }
 }
 
-async fn read(reference: &mut Started, rows: &Sender<Row>) -> Result<(), Error> {
+/// `text` as one word of a shell: `reference.py --client` splits its argument as one does.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+async fn read(
+    reference: &mut Started,
+    rows: &Sender<Row>,
+    row: impl Fn(Row) -> Row,
+) -> Result<(), Error> {
     // Kept, and not passed on: an end by Ctrl-C makes Python print where it was.
     let stderr = reference.stderr();
-    let (done, complaint) = tokio::join!(pass_on(reference, rows), stderr);
+    let (done, complaint) = tokio::join!(pass_on(reference, rows, row), stderr);
     let status = done?;
     if status.success() {
         return Ok(());
@@ -65,15 +91,29 @@ async fn read(reference: &mut Started, rows: &Sender<Row>) -> Result<(), Error> 
     )))
 }
 
-async fn pass_on(reference: &mut Started, rows: &Sender<Row>) -> Result<ExitStatus, Error> {
+async fn pass_on(
+    reference: &mut Started,
+    rows: &Sender<Row>,
+    row: impl Fn(Row) -> Row,
+) -> Result<ExitStatus, Error> {
     let mut lines = reference.lines().expect("nobody took the lines of a child just started");
     while let Some(line) = lines.next_line().await.map_err(Error::io("read reference.py"))? {
-        let row = serde_json::from_str(&line).map_err(|e| {
+        let came = serde_json::from_str(&line).map_err(|e| {
             Error::Process(format!("expected rows from reference.py, got {line}: {e}"))
         })?;
-        if rows.send(row).await.is_err() {
+        if rows.send(row(came)).await.is_err() {
             break; // Nobody judges any more.
         }
     }
     reference.wait().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn quotes_paths_for_the_shell() {
+        assert_eq!(quoted("/it's here/client"), r"'/it'\''s here/client'");
+    }
 }

@@ -11,6 +11,7 @@ mod certificates;
 mod channelz;
 mod cli;
 mod connections;
+mod control_plane;
 mod date;
 mod error;
 mod expect;

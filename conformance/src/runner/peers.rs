@@ -6,8 +6,8 @@ use super::error::Error;
 use super::facility::{Facility, built_beside, on_path};
 use super::report::Report;
 use super::row::Row;
-use super::scenario::{self, BALANCER, GREETER, INTEROP, LOOKASIDE, LOUD, QUIET};
-use super::{balancer, interop, lane, lookaside, strangers};
+use super::scenario::{self, BALANCER, CONTROL_PLANE, GREETER, INTEROP, LOOKASIDE, LOUD, QUIET};
+use super::{balancer, control_plane, interop, lane, lookaside, strangers};
 use std::io::Write;
 use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,6 +23,7 @@ pub(crate) struct Plan {
     client: String,
     greeter: Option<PathBuf>,
     balancer: Option<PathBuf>,
+    control_plane: Option<PathBuf>,
     interop: Option<interop::Programs>,
     selected: Vec<String>,
     blocks: [Block; 3],
@@ -48,7 +49,7 @@ impl Plan {
         let selected = scenario::select(only)?;
         let strangers = selected.iter().any(|name| name == GREETER);
         let cases = selected.iter().any(|name| name == INTEROP);
-        let apart = [GREETER, BALANCER, INTEROP];
+        let apart = [GREETER, BALANCER, CONTROL_PLANE, INTEROP];
         let scenarios = selected.iter().any(|name| !apart.contains(&name.as_str()));
         let python = on_path("python3")?;
         facility.require(&["peer"])?;
@@ -58,6 +59,12 @@ impl Plan {
         let balancer = if selected.iter().any(|name| name == BALANCER) {
             facility.require(balancer::TOOLS)?;
             Some(built_beside("grpclb")?)
+        } else {
+            None
+        };
+        let control_plane = if selected.iter().any(|name| name == CONTROL_PLANE) {
+            facility.require(control_plane::TOOLS)?;
+            Some(built_beside("conformance-xds")?)
         } else {
             None
         };
@@ -73,7 +80,9 @@ impl Plan {
         };
         let client = match client {
             Some(command) => command.to_owned(),
-            None if scenarios => quoted(&built_beside("conformance-client")?.to_string_lossy()),
+            None if scenarios => {
+                lane::quoted(&built_beside("conformance-client")?.to_string_lossy())
+            }
             None => String::new(),
         };
         let greeter = match greeter {
@@ -85,7 +94,17 @@ impl Plan {
         let second = Block::free(std::slice::from_ref(&first))?;
         let third = Block::free(&[first.clone(), second.clone()])?;
         let blocks = [first, second, third];
-        Ok(Self { facility, python, client, greeter, balancer, interop, selected, blocks })
+        Ok(Self {
+            facility,
+            python,
+            client,
+            greeter,
+            balancer,
+            control_plane,
+            interop,
+            selected,
+            blocks,
+        })
     }
 
     /// The facility that was found.
@@ -147,21 +166,20 @@ impl Plan {
             Some(program) => balancer::run(&self.facility, program, &self.blocks[2], &rows).await,
             None => Ok(()),
         };
+        let control = match &self.control_plane {
+            Some(program) => control_plane::run(&self.facility, &self.python, program, &rows).await,
+            None => Ok(()),
+        };
         let fifth = match &self.interop {
             Some(programs) => interop::run(&self.facility, programs, &rows).await,
             None => Ok(()),
         };
         // The rows that this cost are missing, and a missing row fails.
-        let all = [first, second, balancers, third, fourth, fifth];
+        let all = [first, second, balancers, third, fourth, control, fifth];
         for error in all.into_iter().filter_map(Result::err) {
             eprintln!("conformance: {error}");
         }
     }
-}
-
-/// `text` as one word of a shell: `reference.py --client` splits its argument as one does.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 fn listen(kind: SignalKind) -> Result<Signal, Error> {
@@ -171,15 +189,5 @@ fn listen(kind: SignalKind) -> Result<Signal, Error> {
 async fn judge<W: Write>(mut came: Receiver<Row>, report: &mut Report<'_, W>) {
     while let Some(row) = came.recv().await {
         report.row(row);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quoted;
-
-    #[test]
-    fn quotes_paths_for_the_shell() {
-        assert_eq!(quoted("/it's here/client"), r"'/it'\''s here/client'");
     }
 }

@@ -63,6 +63,8 @@ const TOLD: &[(&str, &str)] = &[
     ("fallback_used_s_after_command", "fallback used after s"),
     ("list_used_s_after_command", "list used after s"),
     ("streams", "balancer streams"),
+    ("sent", "responses sent"),
+    ("nacks", "refused"),
     ("error", "error"),
 ];
 

@@ -22,12 +22,15 @@ pub(crate) const BALANCER: &str = "balancer";
 /// Our client against every knob of `peer balancer`, and grpc-go's own: 30 s, after the lanes.
 pub(crate) const LOOKASIDE: &str = "lookaside";
 
+/// Other people's xDS clients and Envoy under our control plane: about 105 s, after the lanes.
+pub(crate) const CONTROL_PLANE: &str = "xds";
+
 /// gRPC's interop cases between us and grpc-go: about 5 s, after the lanes.
 pub(crate) const INTEROP: &str = "interop";
 
 /// Every scenario's name.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    let apart = [LOOKASIDE, GREETER, BALANCER, INTEROP];
+    let apart = [LOOKASIDE, GREETER, BALANCER, CONTROL_PLANE, INTEROP];
     LOUD.iter().chain(QUIET).copied().chain(apart)
 }
 
@@ -57,7 +60,7 @@ mod tests {
 
     #[test]
     fn selects_all_without_only_and_refuses_unknown_names() {
-        assert_eq!(select(&[]).unwrap().len(), 19);
+        assert_eq!(select(&[]).unwrap().len(), 20);
         assert_eq!(select(&["wfr".into(), "dist".into()]).unwrap(), ["dist", "wfr"]);
         let refused = select(&["dst".into()]).unwrap_err();
         assert_eq!(refused.exit_code(), 64);

@@ -163,7 +163,7 @@ async fn images(kubectl: &Kubectl, nodes: &Nodes, kustomize: Option<&Path>) -> F
 async fn wanted_images(kubectl: &Kubectl, folder: &Path) -> Result<BTreeSet<String>, KubectlError> {
     let mut wanted = BTreeSet::new();
     for overlay in overlay::ALL {
-        let folder = folder.join("overlays").join(overlay.name).display().to_string();
+        let folder = folder.join("overlays").join(overlay.folder).display().to_string();
         let text = kubectl.text(&["kustomize", &folder], None, READ_LIMIT).await?;
         let image = |line: &str| Some(line.trim().strip_prefix("image: ")?.to_owned());
         wanted.extend(text.lines().filter_map(image));

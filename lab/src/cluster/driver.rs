@@ -17,7 +17,6 @@ use crate::{
 use super::{
     kubectl::READ_LIMIT,
     objects::Pod,
-    overlay::Learns,
     pods::Backend,
     stage::{Stage, WRITE_LIMIT, addresses},
 };
@@ -67,7 +66,7 @@ impl<'a> Driver<'a> {
     /// When that takes too long; the message has the end of its log.
     pub(super) async fn until_ready(&self, backends: &[Backend]) -> Result<(), LabError> {
         let addresses = addresses(backends);
-        let proxied = self.stage.overlay.learns == Learns::Envoy;
+        let proxied = self.stage.overlay.learns.by_proxy();
         let found = |events: &[Event]| match proxied {
             true => backends.iter().all(|of| has_answered(events, &of.ip)),
             false => all_ready(events, &addresses),

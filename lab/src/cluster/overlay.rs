@@ -14,14 +14,30 @@ pub(super) enum Learns {
     /// It watches EndpointSlices.
     Slices,
     /// It knows nothing: an Envoy beside it asks DNS when the TTL is over.
-    Envoy,
+    EnvoyByDns,
+    /// It knows nothing: an Envoy beside it is told over xDS.
+    EnvoyByXds,
+}
+
+impl Learns {
+    /// Whether an Envoy picks, so that the client's one connection is to that.
+    pub(super) fn by_proxy(self) -> bool {
+        matches!(self, Self::EnvoyByDns | Self::EnvoyByXds)
+    }
+
+    /// Whether the endpoints come from DNS, in the end.
+    pub(super) fn by_dns(self) -> bool {
+        matches!(self, Self::Dns | Self::EnvoyByDns)
+    }
 }
 
 /// One example.
 #[derive(Debug)]
 pub(super) struct Overlay {
-    /// Of the example, and of its folder in `kustomize/overlays`.
+    /// Of the example.
     pub(super) name: &'static str,
+    /// In `kustomize/overlays`.
+    pub(super) folder: &'static str,
     /// The Deployment of its client.
     pub(super) client: &'static str,
     pub(super) learns: Learns,
@@ -94,10 +110,14 @@ const DNS_LIMIT_S: f64 = crate::dns::TTL_S as f64 + 1.0;
 const PUSH_LIMIT_S: f64 = 1.0;
 const EVERY: &[Phase] = &[Phase::Steady, Phase::Scale, Phase::Rolling, Phase::Delete, Phase::Zone];
 
+const WITH_BALANCERS: &[Phase] =
+    &[Phase::Steady, Phase::Scale, Phase::Rolling, Phase::Delete, Phase::Zone, Phase::Balancers];
+
 /// Every example that has an overlay that needs nothing but the cluster.
 pub(super) static ALL: &[&Overlay] = &[
     &Overlay {
         name: "round-robin",
+        folder: "round-robin",
         client: "greeter-client-round-robin",
         learns: Learns::Dns,
         limit_s: DNS_LIMIT_S,
@@ -106,29 +126,34 @@ pub(super) static ALL: &[&Overlay] = &[
     },
     &Overlay {
         name: "envoy-static",
+        folder: "envoy-static",
         client: "greeter-client-with-envoy-static",
-        learns: Learns::Envoy,
+        learns: Learns::EnvoyByDns,
         limit_s: DNS_LIMIT_S,
         phases: EVERY,
         ids: ids!("envoy-static", "exact_turns", "to_4_within_ttl"),
     },
     &Overlay {
+        name: "envoy-dynamic",
+        folder: "envoy-dynamic-without-istio",
+        client: "greeter-client-with-envoy-dynamic",
+        learns: Learns::EnvoyByXds,
+        limit_s: PUSH_LIMIT_S,
+        phases: WITH_BALANCERS,
+        ids: ids!("envoy-dynamic", "exact_turns", "to_4_within_1s"),
+    },
+    &Overlay {
         name: "lookaside",
+        folder: "lookaside",
         client: "greeter-client-lookaside-lb",
         learns: Learns::List,
         limit_s: PUSH_LIMIT_S,
-        phases: &[
-            Phase::Steady,
-            Phase::Scale,
-            Phase::Rolling,
-            Phase::Delete,
-            Phase::Zone,
-            Phase::Balancers,
-        ],
+        phases: WITH_BALANCERS,
         ids: ids!("lookaside", "even_shares", "to_4_within_1s"),
     },
     &Overlay {
         name: "kubernetes",
+        folder: "kubernetes",
         client: "greeter-client-kubernetes",
         learns: Learns::Slices,
         limit_s: PUSH_LIMIT_S,
@@ -197,7 +222,7 @@ mod tests {
             assert_eq!(examples::find(overlay.name).expect(overlay.name).name, overlay.name);
             // Bazel's sandbox has no kustomize folder, and tests nothing of it.
             if repository.is_dir() {
-                assert!(repository.join("overlays").join(overlay.name).is_dir(), "{overlay:?}");
+                assert!(repository.join("overlays").join(overlay.folder).is_dir(), "{overlay:?}");
             }
         }
     }

@@ -38,7 +38,6 @@ const PAUSE: Duration = Duration::from_secs(2);
 const TOLD_MAX: usize = 3;
 const KILLED: &str = "terminationGracePeriodSeconds below drain delay + grace: SIGKILL ends the \
                       drain";
-const PICK_FIRST: &str = "GREETER_LB_POLICY_NAME=pick_first: one new pod serves, not all";
 const NO_DRAIN: &str = "no preStop and GREETER_DRAIN_GRACE=1ms: calls in flight are lost";
 
 /// Plays one phase.
@@ -80,15 +79,15 @@ async fn steady(stage: &Stage) -> Result<PhaseReport, LabError> {
     found.lines = lines;
     found.distributions.push(Distribution::whole("all calls", report));
     let ips: Vec<String> = backends.into_iter().map(|of| of.ip).collect();
-    let shares = match stage.overlay.learns {
-        Learns::Envoy => exact_turns(
+    let shares = match stage.overlay.learns.by_proxy() {
+        true => exact_turns(
             ids.even_shares,
             report,
             &ips,
             STEADY_CALLS_MIN,
             "lb_policy LEAST_REQUEST, or --concurrency 4 and many clients",
         ),
-        _ => even_shares(
+        false => even_shares(
             ids.even_shares,
             report,
             &ips,
@@ -185,11 +184,9 @@ async fn scale(stage: &Stage) -> Result<PhaseReport, LabError> {
             &waits(&new, events),
             0.0,
             limit_s,
-            match stage.overlay.learns {
-                Learns::Dns | Learns::Envoy => {
-                    "a longer DNS TTL, such as `ttl 30` in CoreDNS's kubernetes plugin"
-                }
-                _ => "the overlay round-robin: the TTL comes first",
+            match stage.overlay.learns.by_dns() {
+                true => "a longer DNS TTL, such as `ttl 30` in CoreDNS's kubernetes plugin",
+                false => "the overlay round-robin: the TTL comes first",
             },
         ),
     ];
@@ -215,7 +212,8 @@ fn tell(found: &mut PhaseReport, stage: &Stage, new: &[Backend], events: &[Event
         Learns::List => ("list from the balancer", "its watch, a snapshot, one message"),
         Learns::Slices => ("resolver_update seen", "the watch's next event"),
         // Its subchannel is the one to Envoy.
-        Learns::Envoy => ("", "the rest of the TTL, CoreDNS's cache, and Envoy's turn"),
+        Learns::EnvoyByDns => ("", "the rest of the TTL, CoreDNS's cache, and Envoy's turn"),
+        Learns::EnvoyByXds => ("", "the balancer's watch, xDS, and Envoy's turn"),
     };
     for backend in new.iter().take(TOLD_MAX) {
         found.timelines.push(timeline::on_cluster(backend, &address(backend), (by, why), events));
@@ -246,8 +244,8 @@ async fn rolling(stage: &Stage) -> Result<PhaseReport, LabError> {
     found.checks = vec![
         none_failed(ids.rolling_none_failed, report, CALLS_MIN, NO_DRAIN),
         drained_cleanly(ids.rolling_drained, &gone, KILLED),
-        each_served(ids.rolling_each_served, report, SLOT_S, &lives, PICK_FIRST),
-        replaced(ids.rolling_replaced, report, &gone, &names, PICK_FIRST),
+        each_served(ids.rolling_each_served, report, SLOT_S, &lives, one_pod(stage)),
+        replaced(ids.rolling_replaced, report, &gone, &names, one_pod(stage)),
     ];
     Ok(found)
 }
@@ -304,7 +302,7 @@ async fn delete(
     found.checks = vec![
         none_failed(failed, report, CALLS_MIN, NO_DRAIN),
         drained_cleanly(drained, &gone, KILLED),
-        replaced(replaced_id, report, &gone, &ips(&now), PICK_FIRST),
+        replaced(replaced_id, report, &gone, &ips(&now), one_pod(stage)),
     ];
     Ok(found)
 }
@@ -316,8 +314,7 @@ async fn balancers(stage: &Stage) -> Result<PhaseReport, LabError> {
     let finished = client.stop().await?;
     let mut found = begin(Phase::Balancers, &finished, &LOAD);
     shares(&mut found, &finished);
-    let breaks = "GRPCLB_DRAIN_GRACE=1ms and initialFallbackTimeout=1ms: streams are cut, and \
-                  fallback asks DNS for addresses that are balancers";
+    let breaks = "--timeout 100us: shorter than a call";
     let id = stage.overlay.ids.balancers_none_failed;
     found.checks = vec![none_failed(id, &finished.report, CALLS_MIN, breaks)];
     Ok(found)
@@ -330,6 +327,15 @@ fn shares(found: &mut PhaseReport, finished: &Finished) {
         Distribution::whole("all calls", report),
         Distribution::between("last second", &report.slots, SLOT_S, end - 1.0, end),
     ];
+}
+
+/// What would leave all calls on one pod.
+fn one_pod(stage: &Stage) -> &'static str {
+    match stage.overlay.learns {
+        Learns::EnvoyByDns => "the name of the ClusterIP in the sidecar's configuration",
+        Learns::EnvoyByXds => "GRPCLB_BACKENDS with one address instead of the watch",
+        _ => "GREETER_LB_POLICY_NAME=pick_first: one new pod serves, not all",
+    }
 }
 
 fn ips(backends: &[Backend]) -> Vec<String> {

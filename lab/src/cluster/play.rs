@@ -250,16 +250,16 @@ mod tests {
 
     #[test]
     fn examples_are_chosen_as_on_one_machine() {
-        let all = ["round-robin", "envoy-static", "lookaside", "kubernetes"];
+        let all = ["round-robin", "envoy-static", "envoy-dynamic", "lookaside", "kubernetes"];
         assert_eq!(planned(&[], &[]).unwrap(), all);
-        assert_eq!(planned(&["1", "2", "5", "6", "kubernetes"], &["scale"]).unwrap(), all);
+        assert_eq!(planned(&["1", "2", "3", "5", "6", "kubernetes"], &["scale"]).unwrap(), all);
     }
 
     #[test]
     fn what_has_no_overlay_and_unknown_phases_are_told_with_those_that_are_known() {
         let message = planned(&["baseline"], &[]).expect_err("it is a double of a cluster");
         assert!(
-            message.contains("round-robin, envoy-static, lookaside, kubernetes are"),
+            message.contains("envoy-static, envoy-dynamic, lookaside, kubernetes are"),
             "{message}"
         );
         let message = planned(&["1"], &["hang"]).expect_err("pods are not stopped");

@@ -1,4 +1,4 @@
-//! What clients have reported to the balancers, read from their status pages through the API server.
+//! What clients have reported to the balancers, from their status pages through the API server.
 //!
 //! Sums only grow, and the overlay's own client reports, too. So that one is sent away for as long
 //! as sums are compared, and what was there before is subtracted.
@@ -39,8 +39,8 @@ impl Stage {
         self.totals().await
     }
 
-    /// What has been reported since `before`: waits until `wanted` calls have started. The overlay's
-    /// own client may come back then.
+    /// What has been reported since `before`: waits until `wanted` calls have started. Then the
+    /// overlay's own client comes back.
     ///
     /// # Errors
     ///

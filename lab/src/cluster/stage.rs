@@ -10,7 +10,7 @@ use crate::{error::LabError, run::Run};
 use super::{
     kubectl::{Kubectl, KubectlError, READ_LIMIT},
     objects::{List, Node, Pod, Slice},
-    overlay::{Learns, Overlay},
+    overlay::{Overlay, Phase},
     pods::{Backend, fold},
     watch::Watch,
 };
@@ -64,11 +64,11 @@ impl Stage {
         let slices = Watch::start(nursery, kubectl, slices, namespace, of_service)?;
         let (kubectl, namespace) = (kubectl.clone(), namespace.to_owned());
         let stage = Self { run, overlay, kubectl, namespace, pods, slices };
-        let folder = kustomize.join("overlays").join(overlay.name).display().to_string();
+        let folder = kustomize.join("overlays").join(overlay.folder).display().to_string();
         stage.say(&format!("kubectl apply -k {folder}"));
         stage.kubectl(&["apply", "-k", &folder], WRITE_LIMIT).await?;
         stage.rolled_out(SERVER).await?;
-        if overlay.learns == Learns::List {
+        if overlay.phases.contains(&Phase::Balancers) {
             stage.rolled_out(BALANCER).await?;
         }
         stage.rolled_out(overlay.client).await?;

@@ -80,3 +80,95 @@ fn content(path: &Path) -> Result<Vec<u8>, String> {
         Err(error) => Err(format!("{}: {error}; expected a PEM file", path.display())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::PathBuf};
+
+    use super::*;
+    use crate::{config::Config, names::NameRules};
+
+    /// A folder of its own for each test, gone with it.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            let name = format!("evenkeel-secrets-{}-{:x}", std::process::id(), fastrand::u64(..));
+            let folder = std::env::temp_dir().join(name);
+            fs::create_dir(&folder).expect("a new folder");
+            Self(folder)
+        }
+
+        /// Writes a new certificate with its key; it is its own root.
+        fn renew(&self) {
+            let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).expect("made");
+            let write = |name: &str, text: String| fs::write(self.0.join(name), text);
+            write("tls.crt", made.cert.pem()).expect("written");
+            write("ca.crt", made.cert.pem()).expect("written");
+            write("tls.key", made.signing_key.serialize_pem()).expect("written");
+        }
+
+        fn identities(&self) -> BTreeMap<String, Identity> {
+            let path = |name: &str| self.0.join(name);
+            let (certificate, key, roots) = (path("tls.crt"), path("tls.key"), path("ca.crt"));
+            let identity = Identity { certificate, key, roots, belongs_to: None };
+            [("client".to_owned(), identity)].into()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).expect("its own folder");
+        }
+    }
+
+    fn control() -> Control {
+        Control::new(NameRules::default(), Config::default())
+    }
+
+    #[test]
+    fn new_certificates_are_taken_and_seen_as_news_once() {
+        let (folder, control, mut source) = (Folder::new(), control(), SecretSource::default());
+        folder.renew();
+        assert!(source.look(&folder.identities(), &control));
+        let first = source.known()["client"].clone();
+        assert!(!source.look(&folder.identities(), &control), "nothing is new");
+        folder.renew();
+        assert!(source.look(&folder.identities(), &control));
+        assert_ne!(source.known()["client"], first);
+        assert_eq!(format!("{first:?}"), "SecretFiles { .. }", "no key is in a log");
+    }
+
+    #[test]
+    fn what_can_not_be_used_is_reported_and_the_last_good_ones_stay() {
+        let (folder, control, mut source) = (Folder::new(), control(), SecretSource::default());
+        folder.renew();
+        source.look(&folder.identities(), &control);
+        let good = source.known()["client"].clone();
+        for broken in ["tls.crt", "tls.key", "ca.crt"] {
+            fs::write(folder.0.join(broken), "half of a fi").expect("written");
+            assert!(!source.look(&folder.identities(), &control), "{broken}");
+            assert_eq!(source.known()["client"], good);
+            let error = control.sources()["identity/client"].error.clone();
+            assert!(error.is_some_and(|error| error.contains(&folder.0.display().to_string())));
+            folder.renew();
+            assert!(source.look(&folder.identities(), &control));
+            fs::write(folder.0.join("tls.crt"), &good.certificate).expect("written");
+            fs::write(folder.0.join("tls.key"), &good.key).expect("written");
+            fs::write(folder.0.join("ca.crt"), &good.roots).expect("written");
+            assert!(source.look(&folder.identities(), &control), "the old ones are good too");
+        }
+        fs::remove_file(folder.0.join("tls.key")).expect("removed");
+        assert!(!source.look(&folder.identities(), &control));
+        assert!(!*control.good().borrow(), "a source is bad");
+    }
+
+    #[test]
+    fn an_identity_that_goes_is_forgotten_with_its_key() {
+        let (folder, control, mut source) = (Folder::new(), control(), SecretSource::default());
+        folder.renew();
+        source.look(&folder.identities(), &control);
+        assert!(source.look(&BTreeMap::new(), &control));
+        assert!(source.known().is_empty() && control.sources().is_empty());
+    }
+}

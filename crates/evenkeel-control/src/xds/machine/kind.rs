@@ -42,8 +42,7 @@ pub(super) enum Answer {
     None,
     /// It answers something older, or nothing that was ever sent.
     Stale,
-    /// With the names of what the client took.
-    Accepted(Vec<Arc<str>>),
+    Accepted,
     Refused,
 }
 
@@ -117,14 +116,12 @@ impl KindState {
             return Answer::Refused;
         }
         self.notes.accepted = Some(sent.version);
-        let mut names = Vec::with_capacity(sent.puts.len());
         for resource in sent.puts {
             if self.wanted.covers(&resource.name) {
-                names.push(resource.name.clone());
                 self.has.insert(resource.name.clone(), Known::from(resource));
             }
         }
-        Answer::Accepted(names)
+        Answer::Accepted
     }
 
     /// Whether a request with this nonce may still say what the client wants, in the variant in
@@ -205,6 +202,12 @@ impl KindState {
     pub(super) fn holds_until(&self, now: Instant) -> Option<Instant> {
         let until = self.sent.as_ref()?.at + ACK_WAIT_MAX;
         (now < until).then_some(until)
+    }
+
+    /// What is new to the client in the response that it has not answered.
+    pub(super) fn sent_names(&self) -> Vec<Arc<str>> {
+        let sent = self.sent.iter().flat_map(|sent| &sent.puts);
+        sent.map(|resource| resource.name.clone()).collect()
     }
 
     pub(super) fn is_answered(&self) -> bool {

@@ -4,8 +4,10 @@
 //! where we do more, `docs/adr/0021` says why.
 //!
 //! - At most one response of a kind waits for its answer. What happens meanwhile is in the next.
-//! - What is named goes before what names it, and waits for the answer: clusters, endpoints,
-//!   secrets, listeners, routes. What is taken away goes last, in the opposite order.
+//! - What is named goes before what names it: clusters, endpoints, secrets, listeners, routes.
+//!   Listeners and routes wait until what came before is answered; endpoints and secrets do not,
+//!   because Envoy answers for clusters when they are warm, and these are what warms them. What is
+//!   taken away goes last, in the opposite order.
 //! - What a client has refused is not sent to it again; what it took last stays in force for it.
 
 mod kind;
@@ -123,7 +125,7 @@ impl Machine {
         let asked = state.wanted.set(kind, &request.resource_names);
         let asked = asked.map_err(|TooMany(names)| Bad::Names(kind, names))?;
         state.asked_for_all(&asked, first, &request.version_info);
-        Ok(self.heard(kind, answer))
+        Ok(Self::heard(kind, answer))
     }
 
     /// Takes a request of delta.
@@ -143,23 +145,16 @@ impl Machine {
         }
         let initial = initial.into_iter().filter(|_| first);
         state.asked_for_changes(asked, initial);
-        Ok(self.heard(kind, answer))
+        Ok(Self::heard(kind, answer))
     }
 
-    fn heard(&mut self, kind: Kind, answer: Answer) -> Heard {
+    fn heard(kind: Kind, answer: Answer) -> Heard {
         let heard = Heard::default();
         match answer {
             Answer::None => heard,
             Answer::Stale => Heard { stale: true, ..heard },
             Answer::Refused => Heard { nacked: Some(kind), ..heard },
-            Answer::Accepted(names) => {
-                // A cluster that Envoy has been sent again waits for its endpoints again, even
-                // where they are what they were. They are named like it.
-                if kind == Kind::Cluster {
-                    self.of(Kind::Endpoint).say_again(names);
-                }
-                Heard { acked: Some(kind), ..heard }
-            }
+            Answer::Accepted => Heard { acked: Some(kind), ..heard },
         }
     }
 
@@ -167,25 +162,33 @@ impl Machine {
     pub(super) fn next(&mut self, now: Instant) -> Option<Outgoing> {
         let resources = self.resources.clone()?;
         self.wakes_at = None;
+        let variant = self.variant;
         for kind in Kind::ALL {
-            let variant = self.variant;
+            // Everything before these has been looked at.
+            if self.wakes_at.is_some() && matches!(kind, Kind::Listener | Kind::Route) {
+                return None;
+            }
             let state = self.of(kind);
             state.see(resources.kind(kind));
             if let Some(outgoing) = state.additions(variant, now) {
+                // A cluster that Envoy is sent again waits for its endpoints again, even where they
+                // are what they were. They are named like it.
+                if kind == Kind::Cluster {
+                    let names = state.sent_names();
+                    self.of(Kind::Endpoint).say_again(names);
+                }
                 return Some(self.signed(outgoing));
             }
             if let Some(until) = state.holds_until(now) {
-                self.wakes_at = Some(until);
-                return None;
+                self.wakes_at = Some(self.wakes_at.map_or(until, |before| before.min(until)));
             }
         }
-        for kind in Kind::ALL.into_iter().rev() {
-            let variant = self.variant;
-            if let Some(outgoing) = self.of(kind).removals(variant, now) {
-                return Some(self.signed(outgoing));
-            }
+        if self.wakes_at.is_some() {
+            return None;
         }
-        None
+        let mut kinds = Kind::ALL.into_iter().rev();
+        let outgoing = kinds.find_map(|kind| self.of(kind).removals(variant, now))?;
+        Some(self.signed(outgoing))
     }
 
     /// When [`Machine::next`] has to be asked again though nothing has happened.

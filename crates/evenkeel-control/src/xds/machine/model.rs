@@ -185,6 +185,9 @@ impl Model {
     fn hear(&mut self) {
         let Some(outgoing) = self.unseen.pop_front() else { return };
         let (kind, variant, says_which) = (outgoing.kind, self.variant, self.says_which);
+        if kind == Kind::Cluster {
+            self.of(Kind::Endpoint).reason = true;
+        }
         let known = self.of(kind);
         let got: BTreeMap<String, String> = outgoing
             .resources
@@ -238,9 +241,6 @@ impl Model {
             got.into_iter().filter(|(name, _)| known.wildcard || known.names.contains(&name[..]));
         let wanted: Vec<_> = wanted.collect();
         known.has.extend(wanted);
-        if kind == Kind::Cluster {
-            self.of(Kind::Endpoint).reason = true;
-        }
         self.request(kind, None, &[], &[]);
     }
 
