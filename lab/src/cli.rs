@@ -20,9 +20,9 @@ use crate::{
     doctor,
     envoy::{self, Found},
     error::LabError,
-    examples::{self, Example, Phase, mesh},
+    examples::{self, Example, Phase},
     explain::{self, Question},
-    istiod, list,
+    list,
     progress::Progress,
     reexec,
     report::{NotRun, RunReport, json, text},
@@ -101,12 +101,6 @@ struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = value_parser!(u16).range(1..=64))]
     envoy_concurrency: u16,
-    /// Who tells the Envoys of example 4 everything: our balancer, or Istio's own istiod, on files
-    #[arg(long, value_enum, default_value_t)]
-    control_plane: ControlPlane,
-    /// Istio's pilot-discovery, instead of one on $PATH
-    #[arg(long, value_name = "FILE")]
-    istiod: Option<PathBuf>,
     #[command(flatten)]
     at: Where,
     /// With --on cluster: do not ask before the first change
@@ -127,15 +121,6 @@ pub(crate) enum Output {
     Text,
     /// One JSON document on stdout
     Json,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum ControlPlane {
-    /// `lab grpclb`, by xDS
-    #[default]
-    Balancer,
-    /// `pilot-discovery`; without a cluster there is no mutual TLS
-    Istiod,
 }
 
 type Chosen = Vec<(&'static Example, Vec<&'static Phase>)>;
@@ -283,15 +268,7 @@ async fn run_chosen(arguments: &RunArgs, equipped: Equipped) -> ExitCode {
     if let (true, Some(first)) = (chosen.is_empty(), not_run.first()) {
         return could_not_run(&first.why);
     }
-    let istiod = match arguments.control_plane {
-        ControlPlane::Balancer => None,
-        ControlPlane::Istiod => match istiod::find(arguments.istiod.as_deref()) {
-            Ok(program) => Some(program),
-            Err(message) => return could_not_run(&message),
-        },
-    };
     let settings = Settings {
-        istiod,
         keep: arguments.keep,
         restarts: arguments.restarts,
         envoy,
@@ -404,13 +381,8 @@ fn choose(arguments: &RunArgs) -> Result<Chosen, String> {
     }
     let of_example = |example: &'static Example| {
         let phases = example.phases.iter();
-        let with_istiod = arguments.control_plane == ControlPlane::Istiod;
-        let taken = phases.filter(|phase| {
-            let left_out = with_istiod
-                && example.name == mesh::EXAMPLE.name
-                && mesh::NOT_WITH_ISTIOD.contains(&phase.name);
-            !left_out && (wanted.is_empty() || wanted.iter().any(|w| w == phase.name))
-        });
+        let taken =
+            phases.filter(|phase| wanted.is_empty() || wanted.iter().any(|w| w == phase.name));
         (example, taken.collect())
     };
     Ok(examples.into_iter().map(of_example).collect())
@@ -459,15 +431,6 @@ mod tests {
         let words: Vec<String> = numbers.chain(["baseline".to_owned()]).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         assert_eq!(chosen(&words).unwrap(), chosen(&["--all"]).unwrap());
-    }
-
-    #[test]
-    fn istiod_leaves_out_the_phase_that_needs_identities_and_only_in_the_mesh() {
-        let phases = |arguments: &[&str]| chosen(arguments).unwrap()[0].1.clone();
-        let (ours, istiod) = (phases(&["istio"]), phases(&["4", "--control-plane", "istiod"]));
-        assert!(ours.contains(&"strangers") && !istiod.contains(&"strangers"), "{istiod:?}");
-        assert_eq!(ours.len(), istiod.len() + 1);
-        assert_eq!(phases(&["1"]), phases(&["1", "--control-plane", "istiod"]));
     }
 
     #[test]

@@ -25,7 +25,6 @@ mod fleet;
 mod fronts;
 mod http;
 mod identities;
-mod istiod;
 mod l4;
 mod list;
 mod process;

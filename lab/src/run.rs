@@ -18,7 +18,7 @@ use crate::{
     clock::unix_s,
     envoy::Found,
     error::LabError,
-    examples::{Example, Phase, mesh},
+    examples::{Example, Phase},
     process::Nursery,
     progress::Progress,
     reexec::{EXEC, PARENT_ENV},
@@ -58,8 +58,6 @@ pub(crate) struct Settings {
     pub(crate) envoy: Option<Found>,
     /// Worker threads of each Envoy.
     pub(crate) envoy_concurrency: u16,
-    /// The control plane of example 4, instead of our balancer.
-    pub(crate) istiod: Option<PathBuf>,
 }
 
 impl Run {
@@ -102,11 +100,6 @@ impl Run {
     /// Worker threads of each Envoy.
     pub(crate) fn envoy_concurrency(&self) -> u16 {
         self.settings.envoy_concurrency
-    }
-
-    /// istiod, where it is the control plane of example 4.
-    pub(crate) fn istiod(&self) -> Option<&Path> {
-        self.settings.istiod.as_deref()
     }
 
     /// Where child processes are started.
@@ -233,12 +226,7 @@ pub(crate) async fn play(
     played.sort_by_key(|(example, place, _)| (*example, *place));
     let examples = chosen.iter().enumerate().map(|(index, (example, _))| {
         let phases = played.iter().filter(|(of, ..)| *of == index);
-        let phases = phases.map(|(.., report)| report.clone()).collect();
-        let mut report = ExampleReport::new(example, phases);
-        if run.istiod().is_some() && example.name == mesh::EXAMPLE.name {
-            (report.control_plane, report.doubles) = mesh::WITH_ISTIOD;
-        }
-        report
+        ExampleReport::new(example, phases.map(|(.., report)| report.clone()).collect())
     });
     Ok(RunReport {
         schema: SCHEMA,

@@ -113,19 +113,6 @@ pub(crate) static EXAMPLE: Example = Example {
     ],
 };
 
-/// Who tells everything, and what is a double then, when istiod is in the balancer's place.
-pub(crate) const WITH_ISTIOD: (&str, &[&str]) = (
-    "istiod (Istio's pilot-discovery, unmodified) on files. Outside of a cluster it certifies \
-     nobody: mutual TLS and what is promised of it are not run, nor is the check for deprecated \
-     fields, some of which it sends",
-    &[
-        "the API server (one that holds nothing; istiod does not start without any)",
-        "Services and pods (ServiceEntry and WorkloadEntry, in files that the lab writes)",
-    ],
-);
-/// The phases that need identities.
-pub(crate) const NOT_WITH_ISTIOD: [&str; 1] = ["strangers"];
-
 /// The phase `name` of this example.
 fn phase(name: &str) -> &'static Phase {
     let found = EXAMPLE.phases.iter().find(|phase| phase.name == name);
@@ -145,9 +132,6 @@ async fn steady(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
     let (told, _) = open(run, &name, &[], (&BACKENDS, CallFault::None)).await?;
     let mut found = steady::play(&told.sidecar, phase("steady"), ids).await?;
     told.all_alive()?;
-    if !told.sidecar.is_ours {
-        return Ok(found);
-    }
     let (from, to) = secured(&told).await?;
     found.figures.insert("mtls_connections", from.handshakes as f64);
     found.checks.push(mutual_tls(
@@ -185,14 +169,10 @@ async fn secured(told: &Told) -> Result<(Secured, Vec<Secured>), LabError> {
 }
 
 async fn scale(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
-    let (source, to_4_in_time) = match run.istiod() {
-        None => (Source::Xds, "mesh.scale.to_4_within_1s"),
-        Some(_) => (Source::Files, "mesh.scale.to_4_within_11s"),
-    };
     let ids = scale::Ids {
         none_failed: "mesh.scale.none_failed",
         all_on_the_left: "mesh.scale.to_1_all_on_the_left",
-        to_4_in_time,
+        to_4_in_time: "mesh.scale.to_4_within_1s",
         envoy: EnvoyIds {
             nothing_deprecated: "mesh.scale.nothing_deprecated",
             none_rejected: Some("mesh.scale.none_rejected"),
@@ -200,7 +180,7 @@ async fn scale(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
         late: "DNS instead of xDS: a TTL of 5 s lies between",
     };
     let (mut told, _) = open(run, &name, &[], (&BACKENDS, CallFault::None)).await?;
-    let found = scale::play(&mut told.sidecar, source, phase("scale"), ids).await?;
+    let found = scale::play(&mut told.sidecar, Source::Xds, phase("scale"), ids).await?;
     told.all_alive()?;
     Ok(found)
 }

@@ -37,11 +37,6 @@ pub(crate) async fn open(
 ) -> Result<(Told, Identities), LabError> {
     let identities = Identities::make(&run, phase)?;
     let settings = &[&[DRAIN], settings].concat();
-    if let Some(program) = run.istiod().map(Path::to_owned) {
-        let stage = Stage::open(run, phase, settings).await?;
-        let told = Told::open_with_istiod(stage, &program, fault, hosts).await?;
-        return Ok((told, identities));
-    }
     let stage = Stage::open_with_api(run, phase, settings).await?;
     let fronts: MakeFronts = Box::new(|stage, replacements| {
         let bootstrap = Box::new(move |ip| bootstrap(ip, &replacements));

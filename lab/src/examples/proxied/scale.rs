@@ -36,8 +36,6 @@ pub(in crate::examples) enum Source {
     Dns,
     /// A balancer tells it, as soon as the slice changes.
     Xds,
-    /// A control plane tells it that follows files, and waits for more changes before it tells.
-    Files,
 }
 
 /// What the checks of one example are called.
@@ -69,8 +67,6 @@ impl Source {
         match self {
             Self::Dns => f64::from(TTL_S) + 1.0,
             Self::Xds => 1.0,
-            // istiod waits for 10 s at most (PILOT_DEBOUNCE_MAX).
-            Self::Files => 11.0,
         }
     }
 }
@@ -159,7 +155,7 @@ fn timelines(sidecar: &Sidecar, source: Source, events: &[Event], at: &Moments) 
         };
         match source {
             Source::Dns => scale_up_by_dns_and_envoy(&address, &pod, HELD_BACK, &stage.dns, events),
-            Source::Xds | Source::Files => scale_up_by_xds(&address, &pod, events),
+            Source::Xds => scale_up_by_xds(&address, &pod, events),
         }
     };
     NEW.iter().zip(fleet.addresses(&NEW)).map(of).collect()

@@ -1,9 +1,8 @@
 //! What examples have in common in which a control plane tells Envoy everything: a stage, a
 //! balancer that watches its API server, and an Envoy that knows the balancer's address and nothing
-//! else. Example 3 is that; example 4 has an Envoy before each backend, too, and may have istiod in
-//! the balancer's place.
+//! else. Example 3 is that; example 4 has an Envoy before each backend, too.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use super::proxied::Sidecar;
 use crate::{
@@ -12,7 +11,6 @@ use crate::{
     error::LabError,
     faults::CallFault,
     fronts::Fronts,
-    istiod::{self, Istiod},
     stage::Stage,
 };
 
@@ -37,13 +35,8 @@ const CALLS: &str = "    \
 /// See the module's head.
 pub(crate) struct Told {
     pub(crate) sidecar: Sidecar,
-    plane: Plane,
-}
-
-/// Who tells.
-enum Plane {
-    Balancer(Balancers, Words),
-    Istiod(Istiod),
+    balancers: Balancers,
+    words: Words,
 }
 
 /// What the balancer's configuration says beside example 3's.
@@ -80,47 +73,15 @@ impl Told {
         }
         stage.scale_up(hosts).await?;
         let config = envoy::substitute(file, &replacements(&stage, &balancers))?;
-        Self::call_through(stage, &config, Plane::Balancer(balancers, words)).await
-    }
-
-    /// Starts istiod, which says `fault`, the backends `hosts` with an Envoy before each, and then
-    /// the client's Envoy.
-    ///
-    /// # Errors
-    ///
-    /// When something can't be started.
-    pub(super) async fn open_with_istiod(
-        mut stage: Stage,
-        program: &Path,
-        fault: CallFault,
-        hosts: &[u8],
-    ) -> Result<Self, LabError> {
-        let listen = stage.block.sidecar(1);
-        let (run, block) = (Arc::clone(&stage.run), Arc::clone(&stage.block));
-        let istiod = Istiod::start(&run, &stage.phase, &block, listen, program).await?;
-        let (files, xds) = (istiod.files(), istiod.xds());
-        files.say(fault);
-        stage.files = Some(files);
-        let before = move |ip| Ok(istiod::bootstrap(ip, "greeter", xds));
-        stage.fleet.put_behind(Fronts::new(run, &stage.phase, Box::new(before)));
-        stage.scale_up(hosts).await?;
-        let config = istiod::bootstrap(*listen.ip(), "client", xds);
-        Self::call_through(stage, &config, Plane::Istiod(istiod)).await
-    }
-
-    /// Starts the client's Envoy with `config`.
-    async fn call_through(mut stage: Stage, config: &str, plane: Plane) -> Result<Self, LabError> {
         let name = format!("{}-sidecar", stage.phase);
         let concurrency = stage.run.envoy_concurrency();
-        let setup = Setup { name: &name, config, concurrency };
+        let setup = Setup { name: &name, config: &config, concurrency };
         let envoy = Envoy::start(&stage.run, setup).await?;
         stage.call_through(stage.block.sidecar(1));
         let stats = envoy.stats().await?;
         let cluster = stats.owners("membership_total").find(|owner| owner.contains(SERVICE));
         let cluster = cluster.unwrap_or_default().to_owned();
-        // What istiod sends is not ours to mend.
-        let is_ours = matches!(plane, Plane::Balancer(..));
-        Ok(Self { sidecar: Sidecar { stage, envoy, cluster, is_ours }, plane })
+        Ok(Self { sidecar: Sidecar { stage, envoy, cluster }, balancers, words })
     }
 
     /// Has the control plane say `fault` instead of the one before.
@@ -129,15 +90,8 @@ impl Told {
     ///
     /// When its configuration can't be written.
     pub(super) fn say(&self, fault: CallFault) -> Result<(), LabError> {
-        match &self.plane {
-            Plane::Balancer(balancers, words) => {
-                balancers.configure(&configuration(&self.sidecar.stage, words, fault))
-            }
-            Plane::Istiod(istiod) => {
-                istiod.files().say(fault);
-                istiod.all_alive()
-            }
-        }
+        let stage = &self.sidecar.stage;
+        self.balancers.configure(&configuration(stage, &self.words, fault))
     }
 
     /// Kills the control plane without warning. Returns when.
@@ -146,10 +100,7 @@ impl Told {
     ///
     /// When it does not run.
     pub(super) async fn kill_plane(&mut self) -> Result<f64, LabError> {
-        match &mut self.plane {
-            Plane::Balancer(balancers, _) => balancers.kill_9(BALANCER).await,
-            Plane::Istiod(istiod) => istiod.kill_9().await,
-        }
+        self.balancers.kill_9(BALANCER).await
     }
 
     /// Starts the control plane again.
@@ -158,18 +109,12 @@ impl Told {
     ///
     /// When it is not ready in time.
     pub(super) async fn start_plane(&mut self) -> Result<(), LabError> {
-        match &mut self.plane {
-            Plane::Balancer(balancers, _) => balancers.start(&[BALANCER]).await,
-            Plane::Istiod(istiod) => istiod.restart().await,
-        }
+        self.balancers.start(&[BALANCER]).await
     }
 
     /// The process ids of the control plane.
     pub(crate) fn plane_pids(&self) -> Vec<u32> {
-        match &self.plane {
-            Plane::Balancer(balancers, _) => balancers.pids(),
-            Plane::Istiod(istiod) => istiod.pid().into_iter().collect(),
-        }
+        self.balancers.pids()
     }
 
     /// Fails when something that nobody ended has ended.
@@ -178,10 +123,7 @@ impl Told {
     ///
     /// [`LabError::Ended`] with its last log lines.
     pub(super) fn all_alive(&self) -> Result<(), LabError> {
-        match &self.plane {
-            Plane::Balancer(balancers, _) => balancers.all_alive()?,
-            Plane::Istiod(istiod) => istiod.all_alive()?,
-        }
+        self.balancers.all_alive()?;
         self.sidecar.all_alive()
     }
 }
