@@ -23,11 +23,9 @@ pub(crate) const SIDECAR_DYNAMIC: File = File {
     text: include_str!("../../../envoy/sidecar-dynamic.yaml"),
 };
 /// Example 4: the client's side.
-#[allow(dead_code, reason = "for example 4, which comes next")]
 pub(crate) const MESH_CLIENT: File =
     File { name: "mesh-client.yaml", text: include_str!("../../../envoy/mesh-client.yaml") };
 /// Example 4: the server's side.
-#[allow(dead_code, reason = "for example 4, which comes next")]
 pub(crate) const MESH_SERVER: File =
     File { name: "mesh-server.yaml", text: include_str!("../../../envoy/mesh-server.yaml") };
 

@@ -9,12 +9,9 @@ mod process;
 mod stats;
 mod wheel;
 
-#[allow(unused_imports, reason = "for example 4, which comes next")]
 pub(crate) use files::{File, MESH_CLIENT, MESH_SERVER, Replacement, SIDECAR_DYNAMIC, balancer};
 pub(crate) use files::{SIDECAR_STATIC, admin, backends, listener, resolver, substitute};
 pub(crate) use find::{Found, Missing, find, look};
-#[allow(unused_imports, reason = "for example 4, which comes next")]
-pub(crate) use process::Starting;
 pub(crate) use process::{Envoy, Setup};
 pub(crate) use stats::Stats;
 pub(crate) use wheel::{PINNED, pip};

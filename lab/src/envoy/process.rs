@@ -164,7 +164,6 @@ impl Envoy {
     }
 
     /// Sends `signal`; `false` when it is gone.
-    #[allow(dead_code, reason = "for the examples with several Envoys, which come next")]
     pub(crate) fn signal(&self, signal: Signal) -> bool {
         self.process.signal(signal)
     }
@@ -175,7 +174,6 @@ impl Envoy {
     /// # Errors
     ///
     /// When it lingers for 10 s.
-    #[allow(dead_code, reason = "for the examples with several Envoys, which come next")]
     pub(crate) async fn gone(
         self,
         signal_name: &'static str,

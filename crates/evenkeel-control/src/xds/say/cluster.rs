@@ -52,6 +52,8 @@ const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptio
 /// How many of a client's calls may be retries of others, in per cent: more would keep a service
 /// down that has come back.
 const RETRY_BUDGET_PERCENT: f64 = 20.0;
+/// Retries at once that are allowed however few calls are in flight; as in envoy/.
+const RETRY_CONCURRENCY_MIN: u32 = 50;
 
 /// The cluster of a service. `identity` is the client's own, if its node names one.
 pub(super) fn cluster(name: &str, xds: &Xds, dialect: Dialect, identity: Option<&str>) -> Cluster {
@@ -133,6 +135,8 @@ fn common_lb_config(xds: &Xds) -> CommonLbConfig {
         healthy_panic_threshold: Some(Percent { value: 0.0 }),
         // Without weights of localities all endpoints take turns, whatever zone they are in.
         locality_config_specifier: (!xds.localities.is_empty()).then_some(weighted),
+        // By default Envoy gathers changes of health and weight for a second before it heeds them.
+        update_merge_window: Some(prost_types::Duration::default()),
         ..CommonLbConfig::default()
     }
 }
@@ -140,7 +144,8 @@ fn common_lb_config(xds: &Xds) -> CommonLbConfig {
 fn circuit_breakers(xds: &Xds, dialect: Dialect) -> Option<CircuitBreakers> {
     let budget = xds.retries.as_ref().filter(|_| dialect == Dialect::Envoy).map(|_| RetryBudget {
         budget_percent: Some(Percent { value: RETRY_BUDGET_PERCENT }),
-        ..RetryBudget::default()
+        // By default 3 at a time, too few for the moment in which a busy endpoint dies.
+        min_retry_concurrency: Some(RETRY_CONCURRENCY_MIN),
     });
     if xds.max_requests.is_none() && budget.is_none() {
         return None;
