@@ -43,6 +43,7 @@ mod room;
 pub mod snapshot;
 pub mod sources;
 pub mod status;
+mod stream;
 pub mod weights;
 mod wire;
 pub mod xds;

@@ -9,6 +9,7 @@ use std::{ffi::OsString, io, process::ExitCode, sync::Arc};
 use evenkeel_channelz::Channelz;
 use evenkeel_control::{
     Control,
+    config::Config,
     grpclb::{Grpclb, GrpclbSettings, SERVICE_NAME},
     names::{self, NameRules},
     sources::{file::FileSource, kubernetes},
@@ -130,13 +131,16 @@ fn start_sources(args: &Args) -> Result<(Control, JoinSet<()>), Error> {
             .map_err(|error| Error::Config(format!("BACKEND_SERVICE_NAME: {error}")))?;
         rules.default_service = Some(key);
     }
-    let control = Control::new(rules, args.services().map_err(Error::Config)?);
+    let control = Control::new(rules, args.flags().map_err(Error::Config)?);
     let mut tasks = JoinSet::new();
     if let Some(path) = &args.config {
         let (source, config) = FileSource::open(path, &args.namespace)
             .map_err(|error| Error::Config(error.to_string()))?;
         control.configure(&config);
         tasks.spawn(source.run(control.clone()));
+    } else {
+        // Flags are all there is.
+        control.configure(&Config::default());
     }
     let wanted = control.wanted().borrow().clone();
     let kubeconfig = args.kubeconfig.clone();

@@ -250,7 +250,7 @@ fn config(file: File, reading: &Reading<'_>) -> Result<Config, ConfigError> {
         streams_max: streams_max.map(|count| count.0),
         streams_per_peer_max: streams_per_peer_max.map(|count| count.0),
     };
-    Ok(Config { services, limits, identities, secrets: file.secrets })
+    Ok(Config { services, limits, identities, secrets: file.secrets, load_aware: None })
 }
 
 fn identities(

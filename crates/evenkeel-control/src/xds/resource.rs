@@ -139,11 +139,16 @@ pub trait Views: Send + Sync + 'static {
     /// A clear status when it gets nothing here: the stream ends with it.
     fn follow(&self, node: &Node, peer: &Peer) -> Result<Followed, Status>;
 
-    /// Hears which listeners a client asks for, before it is answered; `followed` is what it
-    /// follows. Not every form of a name can be listed beforehand (`greeter:80`, `GREETER.`): those
-    /// that lead somewhere are among the resources from now on.
-    fn asked(&self, followed: &watch::Receiver<Option<Arc<Resources>>>, listeners: &[String]) {
-        let _ = (followed, listeners);
+    /// Hears what a client asks for by name, before it is answered; `followed` is what it follows.
+    /// Not every form of a listener's name can be listed beforehand (`greeter:80`, `GREETER.`), nor
+    /// every service on demand: those that lead somewhere are among the resources from now on.
+    fn asked(
+        &self,
+        followed: &watch::Receiver<Option<Arc<Resources>>>,
+        kind: Kind,
+        names: &[String],
+    ) {
+        let _ = (followed, kind, names);
     }
 }
 

@@ -203,6 +203,15 @@ impl Machine {
         outgoing
     }
 
+    /// Whether the client asks for this name, and not because it wants everything.
+    pub(super) fn names(&self, kind: Kind, name: &str) -> bool {
+        self.kinds[kind as usize].wanted.names().contains(name)
+    }
+
+    pub(super) fn is_wildcard(&self, kind: Kind) -> bool {
+        self.kinds[kind as usize].wanted.is_wildcard()
+    }
+
     pub(super) fn is_refusing(&self, kind: Kind) -> bool {
         self.kinds[kind as usize].refusing().next().is_some()
     }

@@ -33,6 +33,8 @@ use crate::{
 pub(in crate::xds) struct World {
     pub(in crate::xds) config: Arc<Config>,
     pub(in crate::xds) names: Names,
+    /// Services that are there because somebody asked for them.
+    pub(in crate::xds) on_demand: BTreeSet<ServiceKey>,
     /// Of the services of which a source has told endpoints.
     pub(in crate::xds) snapshots: BTreeMap<ServiceKey, Arc<Snapshot>>,
     /// By identity.
@@ -130,10 +132,16 @@ impl Said {
                 asked_of.entry(key).or_default().insert(name.clone());
             }
         }
+        // Of these nobody knows yet whether they exist; those who asked wait for their endpoints.
+        let is_wish =
+            |key: &ServiceKey| world.on_demand.contains(key) && !world.snapshots.contains_key(key);
         for (key, service) in world.config.services.iter().filter(|(key, _)| may_ask(key)) {
+            if is_wish(key) && !asked_of.contains_key(key) {
+                continue;
+            }
             let (name, xds) = (key.to_string(), &service.xds);
             let identity = view.identity.as_deref();
-            let cluster = cluster(&name, xds, dialect, identity);
+            let cluster = cluster(&name, service, dialect, identity);
             if let Some(mtls) = xds.mtls.as_ref().filter(|_| dialect == Dialect::Envoy) {
                 self.identities.insert(identity.unwrap_or(&mtls.identity).to_owned());
             }
