@@ -123,7 +123,8 @@ impl Talk for Reporting {
 
     async fn news(&mut self) -> Result<(), End> {
         let changed = tokio::select! {
-            changed = self.resources.changed() => changed,
+            // To the others a change of their clusters is no other question.
+            changed = self.resources.changed(), if self.needs_names => changed,
             changed = self.load_aware.changed() => changed,
         };
         changed.map_err(|_| drained())?;

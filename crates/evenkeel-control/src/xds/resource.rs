@@ -2,7 +2,11 @@
 //! the content, not counted: a balancer that restarts, or another replica, gives the same version
 //! to the same content, so that a client that comes back is told nothing and rebuilds nothing.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use evenkeel_proto::envoy::config::core::v3::Node;
@@ -104,6 +108,7 @@ pub struct KindResources {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
     kinds: BTreeMap<Kind, Arc<KindResources>>,
+    pending: Arc<BTreeSet<Arc<str>>>,
 }
 
 impl Resources {
@@ -116,6 +121,18 @@ impl Resources {
     /// Puts `resources` in the place of what was there of this kind.
     pub fn set(&mut self, kind: Kind, resources: Arc<KindResources>) {
         self.kinds.insert(kind, resources);
+    }
+
+    /// Names of endpoints of which it is not known yet whether there are any.
+    #[must_use]
+    pub fn pending(&self) -> &Arc<BTreeSet<Arc<str>>> {
+        &self.pending
+    }
+
+    /// Says of which endpoints it is not known yet whether there are any. Nobody is told that they
+    /// do not exist: Envoy would call nobody instead of waiting.
+    pub fn set_pending(&mut self, names: BTreeSet<Arc<str>>) {
+        self.pending = Arc::new(names);
     }
 }
 

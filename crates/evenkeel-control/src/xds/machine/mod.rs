@@ -169,7 +169,8 @@ impl Machine {
                 return None;
             }
             let state = self.of(kind);
-            state.see(resources.kind(kind));
+            let pending = (kind == Kind::Endpoint).then(|| resources.pending());
+            state.see(resources.kind(kind), pending);
             if let Some(outgoing) = state.additions(variant, now) {
                 // A cluster that Envoy is sent again waits for its endpoints again, even where they
                 // are what they were. They are named like it.

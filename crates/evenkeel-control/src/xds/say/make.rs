@@ -103,6 +103,8 @@ pub(in crate::xds) fn make(
 #[derive(Default)]
 struct Said {
     by_kind: BTreeMap<Kind, Vec<Arc<Resource>>>,
+    /// Services of which nobody knows yet whether they exist.
+    pending: BTreeSet<Arc<str>>,
     /// Identities that are named.
     identities: BTreeSet<String>,
 }
@@ -146,6 +148,9 @@ impl Said {
                 self.identities.insert(identity.unwrap_or(&mtls.identity).to_owned());
             }
             self.add(Kind::Cluster, resource(&name, &cluster));
+            if is_wish(key) {
+                self.pending.insert(name.as_str().into());
+            }
             if let Some(snapshot) = world.snapshots.get(key) {
                 let place = view.place.clone().filter(|_| xds.priority_by_zone);
                 let made = assignments.get((key.clone(), dialect, place), snapshot, xds);
@@ -216,6 +221,7 @@ impl Said {
     /// Also the kinds of which there is nothing: that is an answer too.
     fn resources(mut self, before: Option<&Resources>) -> Resources {
         let mut resources = Resources::default();
+        resources.set_pending(std::mem::take(&mut self.pending));
         for kind in Kind::ALL {
             let said = self.by_kind.remove(&kind).unwrap_or_default();
             resources.set(kind, encode::kind(said, before.and_then(|all| all.kind(kind))));

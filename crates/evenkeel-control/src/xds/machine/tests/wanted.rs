@@ -142,6 +142,33 @@ fn what_is_gone_is_left_out_of_the_whole_and_named_in_delta() {
 }
 
 #[test]
+fn nobody_is_told_that_endpoints_do_not_exist_before_it_is_known() {
+    for exists in [true, false] {
+        let mut stage = Stage::delta();
+        stage.resources.set_pending(["a".into()].into());
+        stage.set(Kind::Endpoint, &[]);
+        stage.change(Kind::Endpoint, &["a"], &[]);
+        stage.quiet();
+        stage.resources.set_pending([].into());
+        stage.set(Kind::Endpoint, if exists { &[("a", "1")] } else { &[] });
+        let (outgoing, texts) = stage.told(Kind::Endpoint);
+        assert_eq!((texts.len(), outgoing.removed.len()), (exists.into(), (!exists).into()));
+        stage.ack(&outgoing);
+        stage.quiet();
+    }
+    let mut stage = Stage::delta();
+    stage.set(Kind::Endpoint, &[]);
+    stage.resources.set_pending(["a".into()].into());
+    stage.set(Kind::Endpoint, &[]);
+    stage.change(Kind::Endpoint, &["a"], &[]);
+    stage.quiet();
+    // Only what is known of it has changed.
+    stage.resources.set_pending([].into());
+    stage.machine.resources(Arc::new(stage.resources.clone()));
+    assert_eq!(stage.told(Kind::Endpoint).0.removed, ["a".into()]);
+}
+
+#[test]
 fn a_large_answer_comes_in_parts() {
     let body = Bytes::from(vec![0; RESPONSE_BYTES_SOFT_MAX / 2]);
     let names = ["a", "b", "c"];

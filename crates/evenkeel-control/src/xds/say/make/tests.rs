@@ -108,6 +108,8 @@ fn a_service_that_may_not_exist_is_there_only_for_who_asked_for_it() {
     };
     assert_eq!(clusters(&world, &BTreeSet::new()), ["configured.default"]);
     assert_eq!(clusters(&world, &asked), ["configured.default", "wish.default"]);
+    let made = make(&world, &grpc(), &asked, &mut Assignments::default(), None);
+    assert_eq!(**made.pending(), ["wish.default".into()].into());
     let key = world.on_demand.first().expect("one").clone();
     let known = crate::merge::Merge::new(key.clone())
         .watched(crate::merge::Change::Replace(Vec::new()))
