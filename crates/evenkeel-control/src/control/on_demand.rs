@@ -96,6 +96,11 @@ impl Subscriber {
         Self(service)
     }
 
+    /// Whether it is known that the service exists.
+    pub(crate) fn is_known(&self) -> bool {
+        matches!(self.0.current(), Published::Current(_))
+    }
+
     /// Whether the service is still served; else it does not exist, or is configured otherwise now.
     pub(crate) fn is_served(&self) -> bool {
         !matches!(self.0.current(), Published::Gone)

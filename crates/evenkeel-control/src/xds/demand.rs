@@ -3,7 +3,9 @@
 //! follows from what it was told, and keeps nothing here.
 //!
 //! A name of which nothing comes stays wanted, as xDS has it: it is looked for again every
-//! [`ON_DEMAND_RETRY`], because nobody watches Services that nobody uses.
+//! [`ON_DEMAND_RETRY`], because nobody watches Services that nobody uses. The client has been told
+//! that it does not exist, and hears of that only when it does: told each time that it might, its
+//! calls would wait and fail in turn.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,13 +18,23 @@ use crate::control::{Control, Subscriber};
 pub const ON_DEMAND_PER_STREAM_MAX: usize = 200;
 /// How often names are looked for again of which nothing came.
 pub const ON_DEMAND_RETRY: Duration = Duration::from_secs(30);
+/// How long the API server may take to answer before somebody looks whether it has.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
 
 /// See the module's head.
 #[derive(Debug, Default)]
 pub(super) struct Demand {
-    /// By what was asked for; without a subscriber where nothing is there on demand.
-    names: BTreeMap<(Kind, String), Option<Subscriber>>,
+    /// By what was asked for.
+    names: BTreeMap<(Kind, String), Wanted>,
     retry_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Wanted {
+    /// Not set where nothing is there on demand.
+    subscriber: Option<Subscriber>,
+    /// The view has heard that it is asked for.
+    is_asked: bool,
 }
 
 /// Some names were left out: there are as many as one stream may have.
@@ -30,8 +42,8 @@ pub(super) struct Demand {
 pub(super) struct TooMany;
 
 impl Demand {
-    /// Takes names that a client asks for; those that can't lead to a service on demand are passed
-    /// over.
+    /// Takes names that a client asks for, of which its view is told; those that can't lead to a
+    /// service on demand are passed over.
     pub(super) fn add(
         &mut self,
         control: &Control,
@@ -47,7 +59,8 @@ impl Demand {
             if self.names.len() == ON_DEMAND_PER_STREAM_MAX {
                 return Err(TooMany);
             }
-            self.names.insert(key, control.subscribe(name));
+            let wanted = Wanted { subscriber: control.subscribe(name), is_asked: true };
+            self.names.insert(key, wanted);
             self.retry_at.get_or_insert(now + ON_DEMAND_RETRY);
         }
         Ok(())
@@ -66,21 +79,33 @@ impl Demand {
         self.retry_at
     }
 
-    /// Looks for those again of which nothing is there, when it is time. Returns them.
+    /// Looks for those again of which nothing is there, when it is time. Returns those that have
+    /// been found since.
     pub(super) fn look_again(&mut self, control: &Control, now: Instant) -> Vec<(Kind, String)> {
         if self.retry_at.is_none_or(|at| now < at) {
             return Vec::new();
         }
-        self.retry_at = Some(now + ON_DEMAND_RETRY);
-        let mut looked_for = Vec::new();
-        for ((kind, name), subscriber) in &mut self.names {
-            if subscriber.as_ref().is_some_and(Subscriber::is_served) {
+        let (mut found, mut wait) = (Vec::new(), ON_DEMAND_RETRY);
+        for ((kind, name), wanted) in &mut self.names {
+            let served = |one: &Wanted| one.subscriber.as_ref().is_some_and(Subscriber::is_served);
+            if !served(wanted) {
+                let subscriber = control.subscribe(name);
+                // What is configured by now has no subscriber.
+                let is_asked = subscriber.is_none() && control.resolve(name).is_err();
+                *wanted = Wanted { subscriber, is_asked };
+            }
+            if wanted.is_asked {
                 continue;
             }
-            *subscriber = control.subscribe(name);
-            looked_for.push((*kind, name.clone()));
+            if wanted.subscriber.as_ref().is_none_or(Subscriber::is_known) {
+                wanted.is_asked = true;
+                found.push((*kind, name.clone()));
+            } else {
+                wait = ANSWER_WAIT;
+            }
         }
-        looked_for
+        self.retry_at = Some(now + wait);
+        found
     }
 }
 
@@ -96,7 +121,7 @@ mod tests {
     use evenkeel_proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
     use super::{super::machine::Variant, *};
-    use crate::{config::Config, key::ServiceKey, names::NameRules};
+    use crate::{config::Config, key::ServiceKey, merge::Change, names::NameRules};
 
     fn control() -> Control {
         let rules = NameRules { namespaces: ["default".to_owned()].into(), ..NameRules::default() };
@@ -152,19 +177,25 @@ mod tests {
         assert_eq!((demand.names.len(), demand.retry_at()), (0, None));
     }
 
-    #[test]
-    fn what_does_not_exist_is_looked_for_again() {
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_exist_is_looked_for_again_and_told_when_it_does() {
         let (control, mut demand, now) = (control(), Demand::default(), Instant::now());
-        let absent =
-            |name: &str| control.absent(&ServiceKey::parse(name, "default").expect("a key"));
+        let key = ServiceKey::parse("a", "default").expect("a key");
         demand.add(&control, Kind::Listener, &strings(&["a", "b"]), now).expect("few");
-        assert!(absent("a"));
-        assert_eq!(wanted(&control), ["b.default"]);
+        assert!(control.absent(&key));
         assert!(demand.look_again(&control, now).is_empty(), "it is not time");
-        let later = demand.retry_at().expect("there are names");
-        let looked_for = demand.look_again(&control, later);
-        assert_eq!(looked_for, [(Kind::Listener, "a".to_owned())]);
-        assert_eq!(demand.retry_at(), Some(later + ON_DEMAND_RETRY));
+        assert_eq!(wanted(&control), ["b.default"]);
+        tokio::time::advance(ON_DEMAND_RETRY).await;
+        assert!(demand.look_again(&control, Instant::now()).is_empty(), "nobody knows yet");
+        assert_eq!(wanted(&control), ["a.default", "b.default"]);
+        assert_eq!(demand.retry_at(), Some(Instant::now() + ANSWER_WAIT));
+        control.watched(&key, Change::Replace(Vec::new()));
+        tokio::time::advance(ANSWER_WAIT).await;
+        let found = demand.look_again(&control, Instant::now());
+        assert_eq!(found, [(Kind::Listener, "a".to_owned())]);
+        assert_eq!(demand.retry_at(), Some(Instant::now() + ON_DEMAND_RETRY));
+        tokio::time::advance(ON_DEMAND_RETRY).await;
+        assert!(demand.look_again(&control, Instant::now()).is_empty(), "once");
     }
 
     #[test]
