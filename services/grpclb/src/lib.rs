@@ -4,7 +4,7 @@
 mod admin;
 mod args;
 
-use std::{ffi::OsString, io, process::ExitCode, sync::Arc};
+use std::{collections::BTreeSet, ffi::OsString, io, process::ExitCode, sync::Arc};
 
 use evenkeel_channelz::Channelz;
 use evenkeel_control::{
@@ -138,7 +138,8 @@ fn start_sources(args: &Args) -> Result<(Control, JoinSet<()>), Error> {
         control.configure(&config);
         tasks.spawn(source.run(control.clone()));
     }
-    let wanted = control.wanted().borrow().clone();
+    let mut wanted = BTreeSet::clone(&control.wanted().borrow());
+    wanted.extend(control.client_services().borrow().iter().cloned());
     let kubeconfig = args.kubeconfig.clone();
     let cluster = move || {
         let cluster = kubeconfig.as_ref().map_or_else(Cluster::infer, Cluster::kubeconfig);

@@ -67,6 +67,8 @@ pub struct Config {
     pub identities: BTreeMap<String, Identity>,
     /// Who gets them.
     pub secrets: Secrets,
+    /// Services whose EndpointSlices say in which zone clients are.
+    pub clients: BTreeSet<ServiceKey>,
 }
 
 /// What a configuration may say of limits.
@@ -120,6 +122,7 @@ impl Config {
     #[must_use]
     pub fn with_flags(&self, flags: &Self) -> Self {
         let mut config = self.clone();
+        config.clients.extend(flags.clients.iter().cloned());
         for (key, flagged) in &flags.services {
             let service = config.services.entry(key.clone()).or_insert_with(|| flagged.clone());
             if flagged.endpoints.is_some() {

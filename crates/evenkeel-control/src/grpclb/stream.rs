@@ -41,6 +41,7 @@ use crate::{
     snapshot::{Published, Snapshot},
     status::ClientStatus,
     wire::{framed, trailers},
+    zones::Places,
 };
 
 /// How long a client may take for its initial request.
@@ -159,6 +160,11 @@ impl Stream {
                 changed.map_err(|_| gone(&client.service))?;
                 return self.tell();
             }
+            changed = client.places.changed(), if client.zone.is_none() => {
+                // Its sender lives as long as the control.
+                changed.map_err(|_| gone(&client.service))?;
+                return if client.is_found() { self.tell() } else { Ok(()) };
+            }
             () = self.turn.comes() => return Err(drained()),
         };
         match self.asked(message)? {
@@ -266,6 +272,9 @@ struct Client {
     reported_at: Option<SystemTime>,
     status: Arc<ClientStatus>,
     peer: Peer,
+    /// Where it is; once known it stays so, as a pod stays on its node.
+    zone: Option<Arc<str>>,
+    places: watch::Receiver<Places>,
 }
 
 impl Client {
@@ -276,7 +285,8 @@ impl Client {
         let key = service.key.clone();
         let status = Arc::new(ClientStatus::new(shared.new_id(), peer, name, key, slot));
         shared.enter(status.clone());
-        Self {
+        let places = shared.control.places();
+        let mut client = Self {
             shared: shared.clone(),
             published: service.follow(),
             service,
@@ -285,15 +295,29 @@ impl Client {
             reported_at: None,
             status,
             peer: peer.clone(),
-        }
+            zone: None,
+            places,
+        };
+        client.is_found();
+        client
+    }
+
+    /// Looks where it is; true when that makes another list of what is known of the service.
+    fn is_found(&mut self) -> bool {
+        self.zone = self.places.borrow_and_update().zone_of(self.peer.ip());
+        let Some(zone) = &self.zone else { return false };
+        self.status.found(zone);
+        let published = self.published.borrow();
+        published.snapshot().is_some_and(|snapshot| snapshot.part(Some(zone)).is_some())
     }
 
     fn list(&self, snapshot: &Snapshot) -> Arc<EncodedList> {
-        let Some(size) = snapshot.policy.subset else { return self.service.list(snapshot) };
-        if snapshot.serving().count() <= size {
-            return self.service.list(snapshot);
+        let part = snapshot.part(self.zone.as_ref());
+        let Some(size) = snapshot.policy.subset else { return self.service.list(snapshot, part) };
+        if snapshot.serving_for(part.map(|zone| &**zone)).count() <= size {
+            return self.service.list(snapshot, part);
         }
-        let ring = self.service.ring(snapshot);
+        let ring = self.service.ring(snapshot, part);
         let own = ring.window(size, self.slot);
         Arc::new(EncodedList::new(&own, &snapshot.policy.drops))
     }
