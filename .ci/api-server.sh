@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# A real API server alone, for .ci/manifests and .ci/rights: without controllers no pod starts, and what is
-# asked of it is what it says itself, so it takes seconds and no root. Sourced.
+# A real API server alone, for .ci/manifests and .ci/rights: without controllers no pod starts, and
+# what is asked of it is what it says itself, so it takes seconds and no root. Sourced.
 
 work=$(mktemp -d)
 children=()
@@ -31,16 +31,18 @@ s.bind(("127.0.0.1", 0))
 print(s.getsockname()[1])'
 }
 
-# api_server FLAG…: etcd and kube-apiserver on loopback, ended with the script; the flags are the latter's.
+# api_server FLAG…: etcd and kube-apiserver on loopback, ended with the script; the flags are the
+# latter's.
 api_server() {
     local etcd peer port
     etcd=$(free_port) peer=$(free_port) port=$(free_port)
     openssl genrsa -out "$work/accounts.key" 2048 2>/dev/null
     echo "admin,admin,admin,system:masters" >"$work/tokens"
+    local clients=http://127.0.0.1:$etcd peers=http://127.0.0.1:$peer
     etcd --name alone --data-dir "$work/etcd" --unsafe-no-fsync --log-level error \
-        --listen-client-urls "http://127.0.0.1:$etcd" --advertise-client-urls "http://127.0.0.1:$etcd" \
-        --listen-peer-urls "http://127.0.0.1:$peer" --initial-advertise-peer-urls "http://127.0.0.1:$peer" \
-        --initial-cluster "alone=http://127.0.0.1:$peer" >"$work/etcd.log" 2>&1 &
+        --listen-client-urls "$clients" --advertise-client-urls "$clients" \
+        --listen-peer-urls "$peers" --initial-advertise-peer-urls "$peers" \
+        --initial-cluster "alone=$peers" >"$work/etcd.log" 2>&1 &
     children+=($!)
     kube-apiserver --etcd-servers "http://127.0.0.1:$etcd" --bind-address 127.0.0.1 \
         --secure-port "$port" --cert-dir "$work/certificates" --token-auth-file "$work/tokens" \

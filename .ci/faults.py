@@ -9,12 +9,14 @@ import json
 import re
 import sys
 
-# The channel is ours. In the others an Envoy makes the attempts; what they lose is told, not judged.
+# The channel is ours. In the others an Envoy makes the attempts; what they lose is told and not
+# judged.
 OURS = {"round-robin", "lookaside", "kubernetes"}
 # Nothing that answers calls is touched: no call may fail.
 HARMLESS = ["api-server", "dns", "kubelet"]
-# A backend goes with what it has. From then on, in seconds: a connection that is reset is seen at once,
-# and one on which nothing comes back after TCP_USER_TIMEOUT, 20 s; the rest is a call's own 5 s and the machine's.
+# A backend goes with what it has. From then on, in seconds: a connection that is reset is seen at
+# once, and one on which nothing comes back after TCP_USER_TIMEOUT, 20 s; the rest is a call's own
+# 5 s and the machine's.
 LAST_FAILURE_S_MAX = {"node-dies": 3.0, "node-cut-off": 27.0}
 FAULTS = HARMLESS + list(LAST_FAILURE_S_MAX)
 CONTAINER = "greeter-client"
@@ -33,7 +35,7 @@ def pod(name, node, flags):
 
 
 def report_of(log):
-    """The kubelet cuts a long line into pieces, and puts what came to stderr meanwhile between them."""
+    """The kubelet cuts a long line into pieces, with what came to stderr meanwhile between them."""
     text = open(log, encoding="utf-8").read()
     begin = re.search(r'^\{"target":', text, re.MULTILINE)
     if not begin:
@@ -72,7 +74,8 @@ def learned(fault, moments, report, slots):
     new = [first for first in first if at["scaled"] <= first <= at["learned"]]
     if not new:
         return False, "the pod that was made afterwards had no calls"
-    return True, f"a pod made afterwards has calls {max(0.0, new[0] - at['ready']):.1f} s after it is ready"
+    late_s = max(0.0, new[0] - at["ready"])
+    return True, f"a pod made afterwards has calls {late_s:.1f} s after it is ready"
 
 
 def judge(overlay, moments_path, log, rows):
@@ -90,13 +93,14 @@ def judge(overlay, moments_path, log, rows):
             codes = sorted({one["code"] for one in failures})
             text += f", the last after {last_s:.1f} s ({', '.join(codes)})"
         if overlay in OURS:
-            good = last_s <= LAST_FAILURE_S_MAX[fault] if fault in LAST_FAILURE_S_MAX else not failures
+            good = last_s <= LAST_FAILURE_S_MAX.get(fault, 0.0)
             holds &= mark(f"{fault}: {overlay}", good and knows and calls > 0, f"{text}; {how}")
         else:
             holds &= mark(f"{fault}: {overlay} knows what there is", knows, f"{text}; {how}")
         row[fault] = f"{len(failures)} of {calls}" + (f", {last_s:.1f} s" if failures else "")
     outside = report["failures_omitted"] + report["shed"]
-    holds &= mark(f"{overlay}: every call is counted", outside == 0, f"{outside} shed or not listed")
+    counted = f"{overlay}: every call is counted"
+    holds &= mark(counted, outside == 0, f"{outside} shed or not listed")
     with open(rows, "a", encoding="utf-8") as file:
         file.write(json.dumps([overlay, row]) + "\n")
     return holds
@@ -105,7 +109,8 @@ def judge(overlay, moments_path, log, rows):
 def table(rows):
     rows = [json.loads(line) for line in open(rows, encoding="utf-8")]
     print("failed of calls, and how long after the fault the last one failed")
-    cells = [["", *FAULTS]] + [[overlay, *(row[fault] for fault in FAULTS)] for overlay, row in rows]
+    cells = [["", *FAULTS]]
+    cells += [[overlay, *(row[fault] for fault in FAULTS)] for overlay, row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     for row in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())

@@ -88,7 +88,7 @@ def of_container(name, pod, container):
             if f"{kind}Probe" in container
         }
         if probes != {"startup": "liveness", "readiness": "readiness", "liveness": "liveness"}:
-            yield f"{name}: expected gRPC probes by the names liveness and readiness, found {probes}"
+            yield f"{name}: expected gRPC probes by liveness and readiness, found {probes}"
         if not sleep:
             yield f"{name}: no preStop sleep, so clients hear of the end after it"
 

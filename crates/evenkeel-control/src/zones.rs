@@ -1,7 +1,7 @@
-//! In which zone a client of grpclb is. Its protocol has no word for that: the request has a name and
-//! nothing else. What is known is the address at the other end, and EndpointSlices say of a pod's
-//! address in which zone its node is. So a Service that selects the clients' pods tells where they
-//! are, and the right to read Pods or Nodes, which is a right over a whole cluster, is not needed.
+//! In which zone a client of grpclb is. Its protocol has no word for that: the request has a name
+//! and nothing else. What is known is the address at the other end, and EndpointSlices say of a
+//! pod's address in which zone its node is. So a Service that selects the clients' pods tells where
+//! they are, and the right to read Pods or Nodes, over a whole cluster, is not needed.
 //!
 //! A client whose address no slice has (it comes through a proxy, or from outside) has no zone, and
 //! gets all endpoints.

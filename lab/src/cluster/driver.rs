@@ -165,8 +165,8 @@ fn read(log: &str, pod: &str) -> Result<Finished, LabError> {
     Ok(Finished { report, events: events(log) })
 }
 
-/// The report's text. The kubelet cuts a long line into pieces and puts what came to stderr meanwhile
-/// between them: the end of a piece is then an event, and the next piece begins a line.
+/// The report's text. The kubelet cuts a long line into pieces and puts what came to stderr
+/// meanwhile between them: the end of a piece is then an event, and the next piece begins a line.
 fn whole(log: &str) -> String {
     const BEGIN: &str = r#"{"target":"#;
     let is_event = |text: &str| {
