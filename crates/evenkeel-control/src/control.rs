@@ -28,6 +28,7 @@ use crate::{
     observe::{Refusals, Warnings},
     snapshot::{ENDPOINTS_MAX, Published, Snapshot},
     weights::{ClientLoads, Factors, LoadAware},
+    zones::Zones,
 };
 
 mod on_demand;
@@ -59,6 +60,7 @@ pub(crate) struct Inner {
     news: News,
     pub(crate) refusals: Refusals,
     pub(crate) warnings: Warnings,
+    pub(crate) zones: Zones,
 }
 
 /// Counts what has changed: for those who read everything, and look again then.
@@ -144,6 +146,7 @@ impl Control {
             news: News::default(),
             refusals: Refusals::default(),
             warnings: Warnings::default(),
+            zones: Zones::default(),
         };
         let control = Self { inner: Arc::new(inner) };
         control.rebuild(&lock(&control.inner.asked));
@@ -206,6 +209,7 @@ impl Control {
             *now = Arc::new(load_aware);
             changed
         });
+        inner.zones.want(&directory.config.clients);
         inner.note_sync();
     }
 
@@ -426,17 +430,18 @@ impl Service {
         self.merge().left_out()
     }
 
-    /// The list of a snapshot for clients that get all of it.
-    pub(crate) fn list(&self, snapshot: &Snapshot) -> Arc<EncodedList> {
-        self.list.get(snapshot, || {
-            let serving: Vec<_> = snapshot.serving().collect();
+    /// The list of a snapshot for clients that get all of it, or all of their zone's part.
+    pub(crate) fn list(&self, snapshot: &Snapshot, part: Option<&Arc<str>>) -> Arc<EncodedList> {
+        self.list.get(snapshot, part, || {
+            let serving: Vec<_> = snapshot.serving_for(part.map(|zone| &**zone)).collect();
             EncodedList::new(&serving, &snapshot.policy.drops)
         })
     }
 
-    /// The order of a snapshot's endpoints for clients that get a part of it.
-    pub(crate) fn ring(&self, snapshot: &Snapshot) -> Arc<Ring> {
-        self.ring.get(snapshot, || Ring::new(snapshot.serving().cloned().collect()))
+    /// The order of a snapshot's endpoints for clients that get a subset.
+    pub(crate) fn ring(&self, snapshot: &Snapshot, part: Option<&Arc<str>>) -> Arc<Ring> {
+        let serving = || snapshot.serving_for(part.map(|zone| &**zone)).cloned().collect();
+        self.ring.get(snapshot, part, || Ring::new(serving()))
     }
 
     /// What clients reported so far.

@@ -22,6 +22,12 @@ use tracing::{error, warn};
 
 use crate::{args::Args, hello::Hello, load::Load};
 
+/// The health service's name for "the process lives": what a probe restarts the greeter by. It
+/// must never ask for more, or a dependency that is away would restart every backend at once.
+const LIVENESS: &str = "liveness";
+/// The health service's name for "calls may come": what a probe takes the greeter out by.
+const READINESS: &str = "readiness";
+
 /// Why the greeter did not run, or stopped.
 #[derive(Debug, thiserror::Error)]
 enum Error {
@@ -75,7 +81,7 @@ async fn run(args: Args) -> Result<u8, Error> {
         .drain_grace(args.drain_grace.value)
         .max_connection_idle(args.max_connection_idle.value)
         .max_connections(args.max_connections)
-        .health([service_name(&service)])
+        .health([service_name(&service), LIVENESS, READINESS])
         .view(&view)
         .reflection([helloworld::FILE_DESCRIPTOR_SET, evenkeel_channelz::FILE_DESCRIPTOR_SET]);
     if let Some(age) = &args.max_connection_age {

@@ -74,6 +74,17 @@ pub(crate) struct Args {
     )]
     pub(crate) namespaces: Vec<String>,
 
+    /// Services whose pods are clients, NAME or NAME.NAMESPACE, with commas between them: their
+    /// EndpointSlices say in which zone a client is, for services whose endpoints have zone hints.
+    #[arg(
+        long,
+        env = "GRPCLB_CLIENT_SERVICES",
+        value_name = "SERVICES",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub(crate) client_services: Vec<String>,
+
     /// What follows .svc. in full names.
     #[arg(
         long,
@@ -225,7 +236,13 @@ impl Args {
             .map(|text| flags::backends(text, &self.namespace))
             .collect::<Result<_, _>>()
             .map_err(|error| format!("--backends: {error}"))?;
-        flags::config(services).map_err(|error| format!("--backends: {error}"))
+        let mut config = flags::config(services).map_err(|error| format!("--backends: {error}"))?;
+        for text in self.client_services.iter().filter(|text| !text.is_empty()) {
+            let key = flags::client_service(text, &self.namespace)
+                .map_err(|error| format!("--client-services: {error}"))?;
+            config.clients.insert(key);
+        }
+        Ok(config)
     }
 }
 
@@ -307,6 +324,15 @@ mod tests {
         let services = args.services().expect("good").services;
         let keys: Vec<String> = services.keys().map(ToString::to_string).collect();
         assert_eq!(keys, ["b.c", "a.default", "d.default"]);
+        let args = Args::try_parse_from(["grpclb", "--client-services", "a,b.c"]).expect("good");
+        let clients = args.services().expect("good").clients;
+        assert_eq!(
+            clients.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["b.c", "a.default"]
+        );
+        let args = Args::try_parse_from(["grpclb", "--client-services", "a:grpc"]).expect("good");
+        let error = args.services().expect_err("a port");
+        assert!(error.starts_with("--client-services: expected name or name.namespace"), "{error}");
         let args = Args::try_parse_from(["grpclb", "--backends", "a=b"]).expect("good arguments");
         assert!(args.services().expect_err("bad").starts_with("--backends: expected an IP"));
     }

@@ -4,7 +4,7 @@
 mod admin;
 mod args;
 
-use std::{ffi::OsString, io, process::ExitCode, sync::Arc};
+use std::{collections::BTreeSet, ffi::OsString, io, process::ExitCode, sync::Arc};
 
 use evenkeel_channelz::Channelz;
 use evenkeel_control::{
@@ -142,7 +142,8 @@ fn start_sources(args: &Args) -> Result<(Control, JoinSet<()>), Error> {
         // Flags are all there is.
         control.configure(&Config::default());
     }
-    let wanted = control.wanted().borrow().clone();
+    let mut wanted = BTreeSet::clone(&control.wanted().borrow());
+    wanted.extend(control.client_services().borrow().iter().cloned());
     let kubeconfig = args.kubeconfig.clone();
     let cluster = move || {
         let cluster = kubeconfig.as_ref().map_or_else(Cluster::infer, Cluster::kubeconfig);

@@ -71,6 +71,8 @@ pub struct Config {
     /// How weights follow the load of services that say nothing of it; not at all when it is not
     /// set. Only that of the flags counts.
     pub load_aware: Option<LoadAware>,
+    /// Services whose EndpointSlices say in which zone clients are.
+    pub clients: BTreeSet<ServiceKey>,
 }
 
 /// What a configuration may say of limits.
@@ -124,6 +126,7 @@ impl Config {
     #[must_use]
     pub fn with_flags(&self, flags: &Self) -> Self {
         let mut config = self.clone();
+        config.clients.extend(flags.clients.iter().cloned());
         for (key, flagged) in &flags.services {
             let service = config.services.entry(key.clone()).or_insert_with(|| flagged.clone());
             if flagged.endpoints.is_some() {

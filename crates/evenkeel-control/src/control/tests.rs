@@ -142,15 +142,15 @@ fn the_list_is_encoded_once_for_a_snapshot() {
     let control = Control::new(NameRules::default(), config(TWO));
     let service = control.directory().services[&key("fixed")].clone();
     let first = service.current().snapshot().expect("one").clone();
-    let list = service.list(&first);
-    assert!(Arc::ptr_eq(&list, &service.list(&first)));
+    let list = service.list(&first, None);
+    assert!(Arc::ptr_eq(&list, &service.list(&first, None)));
     let endpoints = vec![Endpoint::new(([127, 0, 0, 1], 9).into())];
     let fixed = ServiceConfig { endpoints: Some(endpoints), ..ServiceConfig::default() };
     service.configure(fixed);
     let second = service.current().snapshot().expect("one").clone();
-    let newer = service.list(&second);
-    service.list(&first);
-    assert!(Arc::ptr_eq(&newer, &service.list(&second)));
+    let newer = service.list(&second, None);
+    service.list(&first, None);
+    assert!(Arc::ptr_eq(&newer, &service.list(&second, None)));
 }
 
 #[test]

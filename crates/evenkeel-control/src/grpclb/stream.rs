@@ -30,6 +30,7 @@ use crate::{
     status::ClientStatus,
     stream::{End, Outgoing, Talk},
     wire::framed,
+    zones::Places,
 };
 
 /// The largest request, in bytes; names have at most 255, and reports a few tokens.
@@ -48,6 +49,9 @@ pub(super) struct Client {
     reported_at: Option<SystemTime>,
     status: Arc<ClientStatus>,
     peer: Peer,
+    /// Where it is; once known it stays so, as a pod stays on its node.
+    zone: Option<Arc<str>>,
+    places: watch::Receiver<Places>,
 }
 
 impl Talk for Client {
@@ -125,9 +129,18 @@ impl Talk for Client {
     }
 
     async fn news(&mut self) -> Result<(), End> {
-        // Its sender lives as long as the service, which the client holds.
-        self.published.changed().await.map_err(|_| gone(&self.service))?;
-        self.is_new = true;
+        tokio::select! {
+            // Its sender lives as long as the service, which the client holds.
+            changed = self.published.changed() => {
+                changed.map_err(|_| gone(&self.service))?;
+                self.is_new = true;
+            }
+            // Its sender lives as long as the control.
+            changed = self.places.changed(), if self.zone.is_none() => {
+                changed.map_err(|_| gone(&self.service))?;
+                self.is_new |= self.is_found();
+            }
+        }
         Ok(())
     }
 }
@@ -140,7 +153,8 @@ impl Client {
         let key = service.key.clone();
         let status = Arc::new(ClientStatus::new(shared.new_id(), peer, name, key, slot));
         shared.enter(status.clone());
-        Self {
+        let places = shared.control.places();
+        let mut client = Self {
             shared: shared.clone(),
             published: service.follow(),
             is_new: true,
@@ -150,15 +164,29 @@ impl Client {
             reported_at: None,
             status,
             peer: peer.clone(),
-        }
+            zone: None,
+            places,
+        };
+        client.is_found();
+        client
+    }
+
+    /// Looks where it is; true when that makes another list of what is known of the service.
+    fn is_found(&mut self) -> bool {
+        self.zone = self.places.borrow_and_update().zone_of(self.peer.ip());
+        let Some(zone) = &self.zone else { return false };
+        self.status.found(zone);
+        let published = self.published.borrow();
+        published.snapshot().is_some_and(|snapshot| snapshot.part(Some(zone)).is_some())
     }
 
     fn list(&self, snapshot: &Snapshot) -> Arc<EncodedList> {
-        let Some(size) = snapshot.policy.subset else { return self.service.list(snapshot) };
-        if snapshot.serving().count() <= size {
-            return self.service.list(snapshot);
+        let part = snapshot.part(self.zone.as_ref());
+        let Some(size) = snapshot.policy.subset else { return self.service.list(snapshot, part) };
+        if snapshot.serving_for(part.map(|zone| &**zone)).count() <= size {
+            return self.service.list(snapshot, part);
         }
-        let ring = self.service.ring(snapshot);
+        let ring = self.service.ring(snapshot, part);
         let own = ring.window(size, self.slot);
         Arc::new(EncodedList::new(&own, &snapshot.policy.drops))
     }
