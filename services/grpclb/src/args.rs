@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn the_readme_has_the_table_of_the_command_line() {
         let rows = rows_of_the_command();
-        assert_eq!(rows.len(), 21);
+        assert_eq!(rows.len(), 22);
         assert_eq!(rows_of_the_readme(), rows);
     }
 

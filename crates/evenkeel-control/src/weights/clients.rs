@@ -86,7 +86,7 @@ struct Known {
 
 #[derive(Debug, Default)]
 struct OfService {
-    /// Counts reports.
+    /// Counts reports, and clients that reported and have gone.
     news: u64,
     by_reporter: BTreeMap<u64, Reported>,
 }
@@ -106,7 +106,7 @@ impl ClientLoads {
     }
 
     /// What all clients together say of a service's endpoints; `None` where nobody has said
-    /// anything since `seen`.
+    /// anything or gone since `seen`.
     pub(crate) fn newer(
         &self,
         service: &ServiceKey,
@@ -184,8 +184,9 @@ impl Drop for Reporter {
         let mut known = lock(&self.loads.0);
         let Known { endpoints, services, .. } = &mut *known;
         for of_service in services.values_mut() {
-            let reported = of_service.by_reporter.remove(&self.id);
-            *endpoints -= reported.map_or(0, |reported| reported.shares.len());
+            let Some(reported) = of_service.by_reporter.remove(&self.id) else { continue };
+            *endpoints -= reported.shares.len();
+            of_service.news += 1;
         }
     }
 }
@@ -259,9 +260,11 @@ mod tests {
         for reporter in [&stays, &goes, &hangs] {
             reporter.report(&key(), now, INTERVAL, [(at(1), share(10.0, 1.0, 0.5))].into());
         }
-        assert_eq!(known(&loads, now)[&at(1)].qps, 30.0);
+        let mut seen = 0;
+        let mut news = || loads.newer(&key(), now, &mut seen);
+        assert_eq!(news().expect("three have reported")[&at(1)].qps, 30.0);
         drop(goes);
-        assert_eq!(known(&loads, now)[&at(1)].qps, 20.0);
+        assert_eq!(news().expect("one has gone")[&at(1)].qps, 20.0);
         let later = now + INTERVAL * REPORT_INTERVALS_MAX;
         stays.report(&key(), later, INTERVAL, [(at(1), share(10.0, 1.0, 0.5))].into());
         assert_eq!(known(&loads, later)[&at(1)].qps, 10.0);
