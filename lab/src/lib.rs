@@ -28,6 +28,7 @@ mod identities;
 mod l4;
 mod list;
 mod process;
+mod programs;
 mod progress;
 mod reexec;
 mod report;
