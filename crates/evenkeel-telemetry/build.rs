@@ -19,12 +19,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     for file in FILES {
         println!("cargo::rerun-if-changed={}", root.join(file).display());
     }
-    let descriptors = protox::compile(FILES, [&root])?;
+    let mut descriptors = protox::compile(FILES, [&root])?;
+    // Examples in their comments are not Rust's, and would be run as tests of documentation.
+    for file in &mut descriptors.file {
+        file.source_code_info = None;
+    }
     // The packages refer to each other by place, so they are nested as their names are.
     tonic_prost_build::configure()
         .build_transport(false)
-        // Examples in their comments are not Rust's, and would be run as tests of documentation.
-        .disable_comments(["."])
         .include_file("otlp.rs")
         .compile_fds(descriptors)?;
     Ok(())
