@@ -20,7 +20,7 @@ use evenkeel::core::{
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use crate::status::code_name;
+use crate::{status::code_name, tally::SoFar};
 
 /// Lines that wait to be written.
 pub const QUEUE_LEN_MAX: usize = 10_000;
@@ -87,6 +87,18 @@ impl EventLog {
     /// The first answer of a backend came.
     pub fn first_call(&self, backend: &str) {
         self.line("first_call", || json!({ "backend": backend }));
+    }
+
+    /// What has been answered since the run began.
+    pub fn answered(&self, so_far: &SoFar) {
+        self.line("answered", || {
+            json!({
+                "by_backend": so_far.by_backend,
+                "fail": so_far.fail,
+                "p50_ms": so_far.p50_ms,
+                "p99_ms": so_far.p99_ms,
+            })
+        });
     }
 
     /// Waits, for 2 s at most, until the lines so far are written, and says on stderr how many were

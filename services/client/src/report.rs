@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::{
     attempts::AttemptsReport,
+    cost::rss_max_kib,
     events::EventLog,
     histogram::Histogram,
     load::Outcome,
@@ -53,6 +54,9 @@ pub struct Report {
     pub failures: Vec<FailureReport>,
     /// Failures beyond those.
     pub failures_omitted: u64,
+    /// Length of a slot in seconds, when slots are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slot_s: Option<f64>,
     /// Counts per slot, when asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slots: Option<Vec<SlotReport>>,
@@ -63,6 +67,8 @@ pub struct Report {
     pub first_ok_unix_s: Option<f64>,
     /// User and system time of this process during the run.
     pub cpu_s: f64,
+    /// The largest resident set of this process, in KiB; null where the kernel does not tell.
+    pub rss_max_kib: Option<u64>,
 }
 
 /// The answers of one backend.
@@ -151,13 +157,15 @@ impl Report {
             streams_open_at_eof: events.streams_open_at_eof(),
             transparent_retries: events.transparent_retries(),
             attempts: None,
-            slots: tally.has_slots().then(|| slots(&tally)),
+            slot_s: tally.slot_len().map(|len| len.as_secs_f64()),
+            slots: tally.slot_len().map(|_| slots(&tally)),
             slots_omitted: tally.slots_omitted,
             first_ok_unix_s: tally.ok_first.map(|at| round6(epoch.unix_s(at))),
             failures_omitted: tally.failures_omitted,
             failures: failures(&epoch, tally.failures),
             by_code: tally.by_code,
             cpu_s: round3(cpu_s),
+            rss_max_kib: rss_max_kib(),
         }
     }
 }
@@ -265,7 +273,7 @@ mod tests {
         let keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
         let want = "target policy started_unix_s wall_s calls ok fail shed rate by_backend by_code \
                     latency_ms longest_run streams_open_at_eof transparent_retries failures \
-                    failures_omitted slots first_ok_unix_s cpu_s";
+                    failures_omitted slot_s slots first_ok_unix_s cpu_s rss_max_kib";
         assert_eq!(keys, want.split_whitespace().collect::<Vec<_>>());
         let two = &json["by_backend"]["127.0.0.2"];
         assert_eq!((&two["calls"], &two["share"]), (&2.into(), &0.666667.into()));
@@ -289,7 +297,11 @@ mod tests {
     #[test]
     fn without_slots_the_key_is_absent_and_without_answers_latency_is_null() {
         let json = serde_json::to_value(report(None)).unwrap();
-        assert!(json.get("slots").is_none() && json.get("attempts").is_none());
+        assert!(
+            json.get("slots").is_none()
+                && json.get("slot_s").is_none()
+                && json.get("attempts").is_none()
+        );
         let tally = Tally::new(Epoch::now(), None);
         let outcome = Outcome { started: 0, shed: 0, wall: Duration::ZERO };
         let empty = Report::new("x", "y", tally, &outcome, &EventLog::counting(), 0.0);

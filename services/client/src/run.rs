@@ -1,6 +1,7 @@
 //! One run of the client, from flags to report.
 
 use std::{
+    convert::Infallible,
     fmt,
     io::{self, Write},
     process::ExitCode,
@@ -14,6 +15,7 @@ use std::{
 use evenkeel::Channel;
 use helloworld::greeter_client::GreeterClient;
 use program::EXIT_CONFIG;
+use tokio::time::MissedTickBehavior;
 use tonic::Status;
 
 use crate::{
@@ -160,8 +162,22 @@ async fn measure(
             }
         }
     };
-    let outcome = load::run(plan, epoch.begin, call, sink, stop).await?;
+    let outcome = tokio::select! {
+        outcome = load::run(plan, epoch.begin, call, sink, stop) => outcome?,
+        never = tell(flags.live, &tally, events) => match never {},
+    };
     Ok((tally.close(outcome.started), outcome))
+}
+
+/// Tells every `live` how far the run is, as long as it is polled.
+async fn tell(live: Option<Duration>, tally: &SharedTally, events: &EventLog) -> Infallible {
+    let Some(live) = live else { return std::future::pending().await };
+    let mut ticks = tokio::time::interval(live);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        events.answered(&tally.so_far());
+    }
 }
 
 /// Lines on stdout. A reader that has gone away (`client | head`) ends the run and is no panic.
