@@ -54,9 +54,10 @@ function scorecard() {
     .map((e) => [e, e.phases.find((phase) => phase.name === "steady")])
     .filter(([, phase]) => phase && Object.keys(phase.processes).length > 0);
   if (costs.length === 0) return section;
+  const roles = [...ROLES, "istiod"].filter((role) => costs.some(([, phase]) => phase.processes[role]));
   const cell = (of) => of === undefined ? "none" : `${number(of.cpu_ms_per_1000_calls, 0)} ms · ${number(of.rss_mib, 0)} MiB`;
   section.append(table("What the processes cost while nothing happened: CPU for 1,000 calls, memory of all of a role",
-    ["example", ...ROLES], costs.map(([e, phase]) => [link(e), ...ROLES.map((role) => cell(phase.processes[role]))])));
+    ["example", ...roles], costs.map(([e, phase]) => [link(e), ...roles.map((role) => cell(phase.processes[role]))])));
   return section;
 }
 
@@ -76,6 +77,7 @@ function example(e) {
   const facts = [["control plane", e.control_plane], ["policy", e.policy], ["real", e.real.join(", ")],
     ["doubles", e.doubles.join(", ") || "none"]];
   if (e.phases_not_run.length > 0) facts.push(["not run", e.phases_not_run.join(", ")]);
+  for (const check of e.checks_not_run) facts.push(["not checked", `${check.id}: ${check.why}`]);
   return h("section", {id: e.name},
     h("h2", {}, `${e.number} ${e.name}: ${e.title} `, badge(e.holds, `${e.score.checks_held} of ${e.score.checks}`)),
     h("dl", {class: "facts"}, facts.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),

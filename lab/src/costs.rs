@@ -53,6 +53,7 @@ fn role(name: &str) -> Option<&'static str> {
         "sidecar" | "envoy" => Some("sidecar"),
         _ if name.starts_with("envoy-") => Some("server sidecars"),
         _ if name.starts_with("balancer") => Some("balancer"),
+        "istiod" => Some("istiod"),
         _ if name.parse::<IpAddr>().is_ok() => Some("greeters"),
         _ => None,
     }
@@ -66,9 +67,9 @@ mod tests {
 
     #[test]
     fn a_role_is_known_by_the_rest_of_the_name() {
-        let roles = ["sidecar", "envoy-127.0.0.2", "balancer-1", "127.0.0.2", "client", "lines"];
+        let roles = ["sidecar", "envoy-127.0.0.2", "balancer-1", "istiod", "127.0.0.2", "client"];
         let known = roles.map(|name| role(name).unwrap_or("-"));
-        assert_eq!(known, ["sidecar", "server sidecars", "balancer", "greeters", "-", "-"]);
+        assert_eq!(known, ["sidecar", "server sidecars", "balancer", "istiod", "greeters", "-"]);
     }
 
     #[tokio::test]

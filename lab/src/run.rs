@@ -18,8 +18,10 @@ use crate::{
     clock::unix_s,
     envoy::Found,
     error::LabError,
-    examples::{Example, Phase},
+    examples::{Example, Phase, mesh},
+    istiod,
     process::Nursery,
+    programs,
     progress::Progress,
     reexec::{EXEC, PARENT_ENV},
     report::{ExampleReport, Mark, PhaseReport, RunReport, SCHEMA},
@@ -62,6 +64,10 @@ pub(crate) struct Settings {
     pub(crate) envoy: Option<Found>,
     /// Worker threads of each Envoy.
     pub(crate) envoy_concurrency: u16,
+    /// The control plane of example 4, instead of our balancer.
+    pub(crate) istiod: Option<istiod::Found>,
+    /// Where greeter, client and grpclb are, when the lab is not to be them itself.
+    pub(crate) programs: Option<PathBuf>,
 }
 
 impl Run {
@@ -94,8 +100,16 @@ impl Run {
         marks.remove(phase).unwrap_or_default()
     }
 
-    /// A command that re-executes the lab as `child`.
+    /// A command that runs `child`: the lab again, or the program of that name in `--programs`.
     pub(crate) fn command(&self, child: &str) -> Command {
+        match self.settings.programs.as_deref().filter(|_| programs::NAMES.contains(&child)) {
+            Some(folder) => self.tied(&folder.join(child)),
+            None => self.again(child),
+        }
+    }
+
+    /// A command that re-executes the lab as `child`.
+    fn again(&self, child: &str) -> Command {
         let mut command = Command::new(&self.exe);
         command.arg(child).env_clear().env(PARENT_ENV, std::process::id().to_string());
         command.envs(ENV_KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
@@ -105,7 +119,7 @@ impl Run {
     /// A command for another program, with the environment of our own children, which dies with the
     /// lab as they do.
     pub(crate) fn tied(&self, program: &Path) -> Command {
-        let mut command = self.command(EXEC);
+        let mut command = self.again(EXEC);
         command.arg(program);
         command
     }
@@ -122,6 +136,11 @@ impl Run {
     /// Worker threads of each Envoy.
     pub(crate) fn envoy_concurrency(&self) -> u16 {
         self.settings.envoy_concurrency
+    }
+
+    /// istiod, where it is the control plane of example 4.
+    pub(crate) fn istiod(&self) -> Option<&istiod::Found> {
+        self.settings.istiod.as_ref()
     }
 
     /// Where child processes are started.
@@ -255,7 +274,12 @@ pub(crate) async fn play(
     played.sort_by_key(|(example, place, _)| (*example, *place));
     let examples = chosen.iter().enumerate().map(|(index, (example, _))| {
         let phases = played.iter().filter(|(of, ..)| *of == index);
-        ExampleReport::new(example, phases.map(|(.., report)| report.clone()).collect())
+        let phases = phases.map(|(.., report)| report.clone()).collect();
+        let mut report = ExampleReport::new(example, phases);
+        if run.istiod().is_some() && example.name == mesh::EXAMPLE.name {
+            mesh::istiod::tell(&mut report);
+        }
+        report
     });
     Ok(RunReport {
         schema: SCHEMA,

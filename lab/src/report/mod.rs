@@ -66,7 +66,17 @@ pub(crate) struct ExampleReport {
     pub(crate) holds: bool,
     pub(crate) score: Score,
     pub(crate) phases_not_run: Vec<&'static str>,
+    /// Checks that could not be made of the phases that ran. They have not passed.
+    pub(crate) checks_not_run: Vec<NotChecked>,
     pub(crate) phases: Vec<PhaseReport>,
+}
+
+/// A check that was not made, and why.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct NotChecked {
+    pub(crate) id: &'static str,
+    pub(crate) why: &'static str,
 }
 
 /// One phase.
@@ -172,6 +182,7 @@ impl ExampleReport {
             holds: phases.iter().all(PhaseReport::holds),
             score: Score::of(&phases),
             phases_not_run: not_run.collect(),
+            checks_not_run: Vec::new(),
             phases,
         }
     }

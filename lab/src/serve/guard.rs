@@ -1,7 +1,7 @@
-//! Who may talk to the page's server. It listens on 127.0.0.1, but a browser that visits any site can
-//! be told to send requests there; and a site can point a name of its own at 127.0.0.1. So the host
-//! has to be this one by number or as localhost, and whatever changes something must not come from
-//! another origin.
+//! Who may talk to the page's server. It listens on 127.0.0.1, but a browser that visits any site
+//! can be told to send requests there; and a site can point a name of its own at 127.0.0.1. So the
+//! host has to be this one by number or as localhost, and whatever changes something must not come
+//! from another origin.
 
 use http::{HeaderMap, header};
 

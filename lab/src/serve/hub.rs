@@ -1,5 +1,5 @@
-//! What stands between the show and those who look: the newest state, which everybody gets at first,
-//! and what happened since, which everybody gets as it happens.
+//! What stands between the show and those who look: the newest state, which everybody gets at
+//! first, and what happened since, which everybody gets as it happens.
 
 use std::sync::Arc;
 

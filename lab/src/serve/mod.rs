@@ -1,9 +1,9 @@
 //! `lab serve`: a page on this machine on which a person breaks things and looks.
 //!
-//! The page is a view of a [`show`]: one example that runs, with a client that calls all the time. What
-//! a button asks for goes to the show as a [`show::Wish`]; what happened comes back as server-sent
-//! events, so that a second page, or `curl`, sees the same. Nothing here can be reached from another
-//! machine or by another site's page ([`guard`]).
+//! The page is a view of a [`show`]: one example that runs, with a client that calls all the time.
+//! What a button asks for goes to the show as a [`show::Wish`]; what happened comes back as
+//! server-sent events, so that a second page, or `curl`, sees the same. Nothing here can be reached
+//! from another machine or by another site's page ([`guard`]).
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 

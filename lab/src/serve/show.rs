@@ -1,6 +1,6 @@
-//! One example that goes on until somebody chooses another: its scene, its client, and what a person
-//! has done to it. Wishes are granted one after the other, as `lab run` does things; the client's
-//! ticks go out meanwhile from a task of their own.
+//! One example that goes on until somebody chooses another: its scene, its client, and what a
+//! person has done to it. Wishes are granted one after the other, as `lab run` does things; the
+//! client's ticks go out meanwhile from a task of their own.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -325,7 +325,8 @@ impl Show {
     fn examples(&self) -> Vec<Value> {
         let one = |example: &&Example| {
             let missing = example.needs_envoy && self.no_envoy.is_some();
-            json!({ "name": example.name, "number": example.number, "title": example.title, "missing": missing })
+            let Example { name, number, title, .. } = example;
+            json!({ "name": name, "number": number, "title": title, "missing": missing })
         };
         examples::ALL.iter().map(one).collect()
     }

@@ -1,5 +1,5 @@
-//! The page's server: HTTP/1.1 on 127.0.0.1, a page without any other origin, server-sent events for
-//! what happens, and a POST for each button. Paths are the whole interface: no body is read.
+//! The page's server: HTTP/1.1 on 127.0.0.1, a page without any other origin, server-sent events
+//! for what happens, and a POST for each button. Paths are the whole interface: no body is read.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
