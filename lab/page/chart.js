@@ -42,9 +42,8 @@ function number(value, digits) {
   return part === undefined ? grouped : `${grouped}.${part}`;
 }
 
-const WIDTH = 760;
 const HEIGHT = 190;
-const LEFT = 46;
+const LEFT = 54;
 const RIGHT = 10;
 const TOP = 22;
 const BOTTOM = 24;
@@ -55,6 +54,8 @@ const BOTTOM = 24;
  * `overTime` is the report's own; `marks` are {at, label}, in seconds since its start.
  */
 function stackedCalls(overTime, marks, what) {
+  // Drawn in about as many units as it has pixels, so that its words are as large as others.
+  const WIDTH = document.documentElement.clientWidth < 576 ? 360 : 760;
   const {slot_s: slot, backends, failed} = overTime;
   const length = failed.length * slot;
   const rates = (calls) => calls.map((n) => n / slot);
@@ -82,7 +83,7 @@ function stackedCalls(overTime, marks, what) {
     svg.append(s("text", {class: "tick", x: x(at), y: HEIGHT - 7, "text-anchor": "middle"}, number(at, wide < 1 ? 1 : 0)));
   }
   svg.append(
-    s("text", {class: "unit", x: LEFT - 6, y: 12, "text-anchor": "end"}, "calls/s"),
+    s("text", {class: "unit", x: 0, y: 12}, "calls/s"),
     s("text", {class: "unit", x: WIDTH - RIGHT, y: HEIGHT - 7, "text-anchor": "end"}, "s"),
   );
 
@@ -98,7 +99,8 @@ function stackedCalls(overTime, marks, what) {
       floor[at] = above;
     }
     svg.append(s("polygon", {
-      class: layer.colour === null ? "failed" : "layer",
+      // A line between bars that are narrower than it would be all that is seen.
+      class: layer.colour === null ? "failed" : failed.length > 130 ? "layer dense" : "layer",
       style: layer.colour === null ? null : `fill: ${colour(layer.colour)}`,
       points: upper.concat(lower).join(" "),
     }, s("title", {}, layer.name)));

@@ -5,12 +5,6 @@
 const run = JSON.parse(document.getElementById("run").textContent);
 const bench = JSON.parse(document.getElementById("bench").textContent);
 
-const page = document.getElementById("page");
-page.append(head(), scorecard(), ...(bench ? [measured()] : []), ...run.examples.map(example), notRun());
-window.addEventListener("beforeprint", () => {
-  for (const closed of document.querySelectorAll("details:not([open])")) closed.open = true;
-});
-
 function badge(holds, text) {
   return h("span", {class: holds ? "badge good" : "badge bad"}, holds ? "√ " : "× ", text);
 }
@@ -30,8 +24,9 @@ function table(caption, columns, rows) {
   const heads = columns.map((column) => h("th", {scope: "col"}, column));
   const lines = rows.map(([name, ...cells]) =>
     h("tr", {}, h("th", {scope: "row"}, name), cells.map((cell) => h("td", {}, cell))));
-  return h("div", {class: "wide", tabindex: "0", role: "region", "aria-label": caption},
-    h("table", {}, h("caption", {}, caption), h("thead", {}, h("tr", {}, heads)), h("tbody", {}, lines)));
+  return [h("p", {class: "caption"}, caption),
+    h("div", {class: "wide", tabindex: "0", role: "region", "aria-label": caption},
+      h("table", {}, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, lines)))];
 }
 
 const ROLES = ["client", "sidecar", "server sidecars", "balancer", "greeters"];
@@ -45,8 +40,8 @@ function scorecard() {
       number(score.failed, 0), off === null ? "–" : `${number(off * 100, 2)} %`, number(score.p50_ms),
       number(score.p99_ms), number(score.scale_up_s), number(score.dead_left_s), number(score.dead_lost, 0)];
   });
-  const columns = ["example", "checks", "calls", "failed", "farthest share", "p50 ms", "p99 ms",
-    "scale-up seen s", "dead backend left s", "calls lost by it"];
+  const columns = ["example", "checks", "calls", "failed", "farthest share", "p50, ms", "p99, ms",
+    "scale-up seen, s", "dead backend left, s", "calls lost by it"];
   const section = h("section", {id: "scorecard"}, h("h2", {}, "Scorecard"),
     table("All examples side by side", columns, rows),
     h("p", {class: "note"}, "Shares and latencies are of the phase in which nothing happens; phases run side by side, so compare latencies by what was measured, not by this table. Failed calls include those that the lab's faults caused: each example's checks say how many may fail."));
@@ -56,7 +51,7 @@ function scorecard() {
   if (costs.length === 0) return section;
   const roles = [...ROLES, "istiod"].filter((role) => costs.some(([, phase]) => phase.processes[role]));
   const cell = (of) => of === undefined ? "none" : `${number(of.cpu_ms_per_1000_calls, 0)} ms · ${number(of.rss_mib, 0)} MiB`;
-  section.append(table("What the processes cost while nothing happened: CPU for 1,000 calls, memory of all of a role",
+  section.append(...table("What the processes cost while nothing happened: CPU for 1,000 calls, memory of all of a role",
     ["example", ...roles], costs.map(([e, phase]) => [link(e), ...roles.map((role) => cell(phase.processes[role]))])));
   return section;
 }
@@ -95,7 +90,7 @@ function phaseOf(e, phase) {
       legend(phase.over_time));
   }
   if (marks.length > 0) {
-    body.push(h("ol", {class: "marks"}, marks.map((m) =>
+    body.push(h("ol", {class: "marks", tabindex: "0", "aria-label": "what the lab did and saw"}, marks.map((m) =>
       h("li", {}, h("span", {class: "dim"}, `${m.at === null ? "" : `${m.at < 0 ? "before: " : ""}${number(Math.abs(m.at), 2)} s`} `), m.what))));
   }
   if (phase.client.calls > 0) body.push(latencies(phase.client));
@@ -120,7 +115,7 @@ function latencies(client) {
 
 function checks(list) {
   return h("ul", {class: "checks"}, list.map((check) => h("li", {class: check.holds ? "good" : "bad"},
-    h("code", {}, check.id), ` ${check.expected}`,
+    check.holds ? "√ " : "× ", h("code", {}, check.id), ` ${check.expected}`,
     h("div", {}, h("span", {class: "dim"}, "seen: "), check.seen),
     h("div", {class: "dim"}, `breaks it: ${check.breaks}`))));
 }
@@ -151,3 +146,8 @@ function notRun() {
   return h("section", {id: "not-run"}, h("h2", {}, "Not run"),
     h("ul", {}, run.not_run.map((e) => h("li", {}, `${e.number} ${e.name}: ${e.why}`))));
 }
+
+document.getElementById("page").append(head(), scorecard(), ...(bench ? [measured()] : []), ...run.examples.map(example), notRun());
+window.addEventListener("beforeprint", () => {
+  for (const closed of document.querySelectorAll("details:not([open])")) closed.open = true;
+});

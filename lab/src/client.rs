@@ -161,13 +161,13 @@ pub(crate) enum What {
         list: Option<List>,
         fallback: Option<String>,
     },
-    /// Sums since the run began, with `--live`.
+    /// What `--live` asks for.
     Answered(Answered),
     #[serde(other)]
     Other,
 }
 
-/// What the client has got so far.
+/// What the client has got so far; its latencies are those since it was told before.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 pub(crate) struct Answered {
     pub(crate) by_backend: BTreeMap<String, u64>,

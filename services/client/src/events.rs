@@ -89,14 +89,15 @@ impl EventLog {
         self.line("first_call", || json!({ "backend": backend }));
     }
 
-    /// What has been answered since the run began.
-    pub fn answered(&self, so_far: &SoFar) {
+    /// What has been answered since the run began, and how fast it was since `before`.
+    pub fn answered(&self, so_far: &SoFar, before: &SoFar) {
         self.line("answered", || {
+            let latency = so_far.latency.since(&before.latency);
             json!({
                 "by_backend": so_far.by_backend,
                 "fail": so_far.fail,
-                "p50_ms": so_far.p50_ms,
-                "p99_ms": so_far.p99_ms,
+                "p50_ms": latency.quantile_ms(0.5),
+                "p99_ms": latency.quantile_ms(0.99),
             })
         });
     }

@@ -31,7 +31,7 @@ use crate::{
     status::code_name,
     stop::{STOP_GRACE, Stop},
     table,
-    tally::{Epoch, SharedTally, Tally},
+    tally::{Epoch, SharedTally, SoFar, Tally},
 };
 
 /// How long connections may take to close at the end; no call is open on them any more.
@@ -181,9 +181,12 @@ async fn tell(live: Option<Duration>, tally: &SharedTally, events: &EventLog) ->
     let Some(live) = live else { return std::future::pending().await };
     let mut ticks = tokio::time::interval(live);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut before = SoFar::default();
     loop {
         ticks.tick().await;
-        events.answered(&tally.so_far());
+        let so_far = tally.so_far();
+        events.answered(&so_far, &before);
+        before = so_far;
     }
 }
 

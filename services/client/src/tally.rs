@@ -293,8 +293,7 @@ impl SharedTally {
         SoFar {
             by_backend: tally.by_backend.iter().map(calls).collect(),
             fail: tally.fail,
-            p50_ms: tally.latency.quantile_ms(0.5),
-            p99_ms: tally.latency.quantile_ms(0.99),
+            latency: tally.latency.clone(),
         }
     }
 
@@ -312,16 +311,14 @@ impl SharedTally {
 }
 
 /// Sums while a run goes on.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct SoFar {
     /// Answers of each backend.
     pub by_backend: BTreeMap<String, u64>,
     /// Calls that failed.
     pub fail: u64,
-    /// Median latency of the answers, in milliseconds; `None` without any.
-    pub p50_ms: Option<f64>,
-    /// 99th percentile, likewise.
-    pub p99_ms: Option<f64>,
+    /// Latencies of all answers.
+    pub latency: Histogram,
 }
 
 #[cfg(test)]
