@@ -118,6 +118,9 @@ struct RunArgs {
     /// Run client, greeter and grpclb from this folder, instead of the lab as each of them
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
+    /// Trace nothing: fewer checks, and less work for the machine
+    #[arg(long)]
+    without_spans: bool,
     /// Keep the run's folder (the children's logs and reports) and print its path
     #[arg(long)]
     keep: bool,
@@ -327,6 +330,7 @@ async fn run_chosen(arguments: &RunArgs, equipped: Equipped) -> ExitCode {
         envoy,
         envoy_concurrency: arguments.envoy_concurrency,
         programs,
+        traced: !arguments.without_spans,
     };
     let run = match Run::new(settings) {
         Ok(run) => Arc::new(run),

@@ -24,6 +24,7 @@ use crate::{
     error::LabError,
     process::Process,
     run::{Run, tail},
+    spans::{self, Spans},
 };
 
 /// Later events are counted in no list; a run of the lab has some hundreds.
@@ -49,6 +50,9 @@ pub(crate) struct Report {
     /// With `grpclb` only.
     #[serde(default)]
     pub(crate) attempts: Option<Attempts>,
+    /// With tracing on.
+    #[serde(default)]
+    pub(crate) spans: Option<SpanCounts>,
     pub(crate) failures: Vec<Failure>,
     #[serde(default)]
     pub(crate) failures_omitted: u64,
@@ -65,6 +69,14 @@ pub(crate) struct Attempts {
     pub(crate) failed_to_send: u64,
     pub(crate) known_received: u64,
     pub(crate) drops: BTreeMap<String, u64>,
+}
+
+/// What became of its spans.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+pub(crate) struct SpanCounts {
+    pub(crate) ended: u64,
+    pub(crate) sent: u64,
+    pub(crate) dropped: u64,
 }
 
 /// What one backend answered; latencies are from the intended start.
@@ -158,6 +170,8 @@ pub(crate) struct Client {
     events: Arc<Events>,
     report: PathBuf,
     log: PathBuf,
+    /// Where its spans go.
+    spans: Option<Arc<Spans>>,
 }
 
 /// A client that has ended.
@@ -183,6 +197,7 @@ impl Client {
         name: &str,
         flags: &[String],
         env: &[(&'static str, String)],
+        spans: Option<&Arc<Spans>>,
     ) -> Result<Self, LabError> {
         let report = run.path(&format!("{name}.json"));
         let log = run.path(&format!("{name}.log"));
@@ -194,6 +209,7 @@ impl Client {
         let mut command = run.command("client");
         command.args(["--output", "json", "--quiet", "--events"]).args(flags);
         command.envs(env.iter().map(|(name, value)| (name, value)));
+        command.envs(spans.into_iter().flat_map(|spans| spans.env(spans::CLIENT, name)));
         command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
         let spawned = run
             .nursery()
@@ -203,7 +219,8 @@ impl Client {
         if let Some(stderr) = spawned.stderr {
             tokio::spawn(read_events(stderr, tee, Arc::clone(&events)));
         }
-        Ok(Self { name: name.to_owned(), process: spawned.process, events, report, log })
+        let (name, process, spans) = (name.to_owned(), spawned.process, spans.cloned());
+        Ok(Self { name, process, events, report, log, spans })
     }
 
     /// Runs a client that prints text to its end and returns its lines.
@@ -308,7 +325,7 @@ impl Client {
     }
 
     async fn finish(self, limit: Duration, signal: &'static str) -> Result<Finished, LabError> {
-        let Self { name, process, events, report, log } = self;
+        let Self { name, process, events, report, log, spans } = self;
         let Some(status) = process.exited(limit).await else {
             let (limit_s, log) = (limit.as_secs(), tail(&log));
             return Err(LabError::Lingers { name, limit_s, signal, log });
@@ -319,12 +336,16 @@ impl Client {
         }
         let text = std::fs::read(&report)
             .map_err(LabError::io(format!("can't read {}", report.display())))?;
-        let read = serde_json::from_slice(&text).map_err(|source| LabError::Report {
-            name,
-            path: report,
-            source,
-            log: tail(&log),
-        })?;
+        let read: Report = match serde_json::from_slice(&text) {
+            Ok(read) => read,
+            Err(source) => {
+                let (path, log) = (report, tail(&log));
+                return Err(LabError::Report { name, path, source, log });
+            }
+        };
+        if let Some(spans) = spans {
+            spans.told(&name, &read).await;
+        }
         let events = events.lock().clone();
         Ok(Finished { report: read, events })
     }

@@ -36,6 +36,7 @@ mod report;
 mod run;
 mod service;
 mod slices;
+mod spans;
 mod stage;
 mod unharmed;
 

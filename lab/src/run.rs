@@ -25,6 +25,7 @@ use crate::{
     progress::Progress,
     reexec::{EXEC, PARENT_ENV},
     report::{ExampleReport, PhaseReport, RunReport, SCHEMA},
+    spans::{self, Spans},
 };
 
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub(crate) struct Run {
     nursery: Nursery,
     progress: Progress,
     settings: Settings,
+    spans: spans::Book,
 }
 
 /// What the command line says of a run.
@@ -64,6 +66,8 @@ pub(crate) struct Settings {
     pub(crate) istiod: Option<istiod::Found>,
     /// Where greeter, client and grpclb are, when the lab is not to be them itself.
     pub(crate) programs: Option<PathBuf>,
+    /// Every process of a phase traces its calls.
+    pub(crate) traced: bool,
 }
 
 impl Run {
@@ -75,7 +79,8 @@ impl Run {
     pub(crate) fn new(settings: Settings) -> Result<Self, LabError> {
         let exe = std::env::current_exe().map_err(LabError::io("can't find this program"))?;
         let (folder, nursery) = (Folder::make(settings.keep)?, Nursery::new());
-        Ok(Self { exe, folder, nursery, progress: Progress::start(), settings })
+        let (progress, spans) = (Progress::start(), spans::Book::default());
+        Ok(Self { exe, folder, nursery, progress, settings, spans })
     }
 
     /// A command that runs `child`: the lab again, or the program of that name in `--programs`.
@@ -119,6 +124,20 @@ impl Run {
     /// istiod, where it is the control plane of example 4.
     pub(crate) fn istiod(&self) -> Option<&istiod::Found> {
         self.settings.istiod.as_ref()
+    }
+
+    /// A receiver for the spans of `phase`, if it is traced.
+    ///
+    /// # Errors
+    ///
+    /// When it can't listen.
+    pub(crate) async fn trace(&self, phase: &str) -> Result<Option<Arc<Spans>>, LabError> {
+        if self.settings.traced { self.spans.open(phase).await } else { Ok(None) }
+    }
+
+    /// The receivers.
+    pub(crate) fn spans(&self) -> &spans::Book {
+        &self.spans
     }
 
     /// Where child processes are started.
@@ -225,6 +244,7 @@ pub(crate) async fn play(
             let name = format!("{}/{}", chosen[example].0.name, phase.name);
             run.progress().say(&name, phase.what);
             let play = (phase.play)(Arc::clone(run), name.clone());
+            let play = spans::judged(Arc::clone(run), name.clone(), play);
             let task = playing.spawn(async move { (example, place, cost, play.await) });
             names.insert(task.id(), name);
         }

@@ -9,6 +9,7 @@ use crate::{
     checks::Check,
     client::{Latency, Report, Slot},
     examples::Example,
+    spans::SpanFigures,
 };
 
 pub(crate) mod json;
@@ -84,6 +85,8 @@ pub(crate) struct PhaseReport {
     pub(crate) figures: BTreeMap<&'static str, f64>,
     pub(crate) timelines: Vec<Timeline>,
     pub(crate) checks: Vec<Check>,
+    /// What the spans say, of a phase that was traced.
+    pub(crate) spans: Option<SpanFigures>,
 }
 
 /// The client's totals.
@@ -173,6 +176,7 @@ impl PhaseReport {
             figures: BTreeMap::new(),
             timelines: Vec::new(),
             checks: Vec::new(),
+            spans: None,
         }
     }
 
