@@ -61,6 +61,34 @@ pub(crate) struct Report {
     pub(crate) cpu_s: f64,
 }
 
+impl Report {
+    /// Adds what another client counted in the same time. Latencies are of one client: `None`.
+    pub(crate) fn add(&mut self, other: &Self) {
+        if self.calls == 0 {
+            self.started_unix_s = other.started_unix_s;
+        }
+        self.wall_s = self.wall_s.max(other.wall_s);
+        self.calls += other.calls;
+        self.ok += other.ok;
+        self.fail += other.fail;
+        self.shed += other.shed;
+        self.rate += other.rate;
+        self.cpu_s += other.cpu_s;
+        self.transparent_retries += other.transparent_retries;
+        self.failures.extend_from_slice(&other.failures);
+        self.failures_omitted += other.failures_omitted;
+        for (code, count) in &other.by_code {
+            *self.by_code.entry(code.clone()).or_default() += count;
+        }
+        for (backend, figures) in &other.by_backend {
+            self.by_backend.entry(backend.clone()).or_default().calls += figures.calls;
+        }
+        for figures in self.by_backend.values_mut() {
+            figures.share = figures.calls as f64 / self.ok.max(1) as f64;
+        }
+    }
+}
+
 /// What the balancer's sums have to be.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Attempts {

@@ -177,8 +177,25 @@ impl Stage {
     ///
     /// When it can't be started.
     pub(crate) async fn client(&self, flags: &[&str]) -> Result<Client, LabError> {
+        self.client_named("client", flags).await
+    }
+
+    /// Client `number` of several that run at once.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be started.
+    pub(crate) async fn one_of_many(
+        &self,
+        number: usize,
+        flags: &[&str],
+    ) -> Result<Client, LabError> {
+        self.client_named(&format!("client-{number}"), flags).await
+    }
+
+    async fn client_named(&self, name: &str, flags: &[&str]) -> Result<Client, LabError> {
         let flags = self.flags(flags);
-        let name = format!("{}-client", self.phase);
+        let name = format!("{}-{name}", self.phase);
         let spans = self.spans.as_ref();
         Client::start(&self.run, &name, &flags, &self.client_env, spans).await
     }

@@ -25,7 +25,7 @@ macro_rules! ids {
 const ALL: &[Ids] = ids! {
     "baseline": "round_robin" "pick_first";
     "round-robin": "steady" "scale" "age" "kill" "rolling" "storm" "replaced" "hang";
-    "envoy-static": "steady" "least_request" "scale" "kill";
+    "envoy-static": "steady" "least_request" "workers" "scale" "kill";
     "envoy-dynamic": "steady" "scale" "kill" "away" "fault" "load";
     "mesh": "steady" "strangers" "scale" "kill" "away" "fault";
     "lookaside": "steady" "scale" "kill" "balancers" "drops" "load";
