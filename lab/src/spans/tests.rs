@@ -91,6 +91,7 @@ fn client(ledger: &mut Ledger) {
         ok: 2,
         by_backend: BTreeMap::from([(A.to_owned(), 1), (B.to_owned(), 1)]),
         transparent_retries: 0,
+        given_up: 0,
         attempts: None,
         spans: Some(SpanCounts { ended: 5, sent: 5, dropped: 0 }),
     };
@@ -145,14 +146,17 @@ fn spans_that_are_the_clients_calls_hold() {
     assert_eq!(figures.over_time.fail.iter().sum::<u64>(), 1);
 }
 
+/// Something that is not as it should be.
+type Change = fn(&mut Ledger);
+
 #[test]
 fn each_span_that_is_not_there_is_told() {
-    let told = |change: fn(&mut Ledger)| {
+    let told = |change: Change| {
         let mut ledger = whole();
         change(&mut ledger);
         verdict(&ledger)
     };
-    let changes: [(fn(&mut Ledger), &str); 8] = [
+    let changes: [(Change, &str); 8] = [
         (|of| of.clients.get_mut("c").unwrap().calls += 1, "3 calls by spans, 4 counted"),
         (|of| of.clients.get_mut("c").unwrap().ok += 1, "2 answered calls by spans, 3 counted"),
         (|of| of.clients.get_mut("c").unwrap().spans = None, "c made no spans"),
@@ -166,7 +170,7 @@ fn each_span_that_is_not_there_is_told() {
         ),
         (
             |of| of.clients.get_mut("c").unwrap().spans.as_mut().unwrap().dropped = 1,
-            "0 dropped spans by spans, 1 counted",
+            "its exporter dropped 1 spans",
         ),
         (
             |of| {
@@ -202,6 +206,19 @@ fn an_answer_without_its_greeters_span_is_lost_only_with_a_process_that_was_kill
     // The other one was not.
     ledger.killed = [A.to_owned()].into();
     assert!(!verdict(&ledger).0);
+}
+
+#[test]
+fn calls_that_a_client_gave_up_may_have_spans_and_answers_or_not() {
+    let mut ledger = whole();
+    let told = ledger.clients.get_mut("c").unwrap();
+    (told.calls, told.ok, told.given_up) = (4, 1, 2);
+    *told.by_backend.get_mut(A).unwrap() = 0;
+    let (holds, seen) = verdict(&ledger);
+    assert!(holds && seen.ends_with("2 calls given up at the client's end"), "{seen}");
+    ledger.clients.get_mut("c").unwrap().calls = 6;
+    let (holds, seen) = verdict(&ledger);
+    assert!(!holds && seen.contains("3 calls by spans, 4 to 6 counted"), "{seen}");
 }
 
 #[test]

@@ -11,8 +11,8 @@ use super::{
 /// Backends whose line over time is shown.
 const ROWS_MAX: usize = 12;
 /// Columns of a span's name with its indent.
-const NAME_COLUMNS: usize = 36;
-const COLUMNS_MAX: usize = 118;
+const NAME_COLUMNS: usize = 30;
+const COLUMNS_MAX: usize = 120;
 /// From nothing to the most of all rows.
 const LEVELS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
@@ -87,7 +87,7 @@ fn print_span(out: &mut String, span: &SpanRow) {
     let name = format!("{}{name}", " ".repeat(indent));
     let (start, wall, process) = (span.start_ms, span.wall_ms, &span.process);
     let mut said = format!("{start:>8.3} {wall:>8.3} ms  {name:<NAME_COLUMNS$} {process:<13}");
-    // A code is a word; why there is none may be a sentence, which comes last.
+    // A code is a word; why there is none is a sentence, below.
     let is_code = !span.status.contains(char::is_lowercase);
     if is_code {
         said += &format!(" {}", span.status);
@@ -100,10 +100,10 @@ fn print_span(out: &mut String, span: &SpanRow) {
     for (key, value) in to.into_iter().chain(others) {
         said += &format!(" {key}={value}");
     }
-    if !is_code {
-        said += &format!(" {}", span.status);
-    }
     line(out, 4, &said);
+    if !is_code {
+        line(out, 4, &format!("{:22}{}· {}", "", " ".repeat(indent + 2), span.status));
+    }
     for event in &span.events {
         let name = format!("{}· {}", " ".repeat(indent + 2), event.event);
         line(out, 4, &format!("{:>8.3}              {name}", event.at_ms));

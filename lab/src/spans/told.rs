@@ -11,6 +11,9 @@ pub(super) struct Told {
     pub(super) ok: u64,
     pub(super) by_backend: BTreeMap<String, u64>,
     pub(super) transparent_retries: u64,
+    /// Calls that were still in flight when it had to end: some have a span, and some got an answer
+    /// that it did not count.
+    pub(super) given_up: u64,
     /// Attempts that were sent, where it counts them.
     pub(super) attempts: Option<u64>,
     /// What became of its spans; `None` when it made none.
@@ -25,6 +28,8 @@ impl Told {
             ok: report.ok,
             by_backend: by_backend.map(|(name, of)| (name.clone(), of.calls)).collect(),
             transparent_retries: report.transparent_retries,
+            // No backend of the lab ends a call so.
+            given_up: report.by_code.get("CANCELLED").copied().unwrap_or_default(),
             // Dropped calls are attempts for a balancer, and none for anybody else.
             attempts: report
                 .attempts
@@ -41,6 +46,7 @@ impl Told {
             *self.by_backend.entry(name.clone()).or_default() += calls;
         }
         self.transparent_retries += other.transparent_retries;
+        self.given_up += other.given_up;
         self.attempts = self.attempts.zip(other.attempts).map(|(a, b)| a + b);
         self.spans = self.spans.zip(other.spans).map(|(a, b)| SpanCounts {
             ended: a.ended + b.ended,
