@@ -107,9 +107,9 @@ impl Stage {
         policy.iter().chain(flags).copied().collect()
     }
 
-    /// A progress line of this phase.
+    /// Says what happens in this phase: on stderr, and as a mark of its report.
     pub(crate) fn say(&self, what: &str) {
-        self.run.progress().say(&self.phase, what);
+        self.run.mark(&self.phase, what);
     }
 
     /// The target of every client of this phase: a sidecar, or a Service, asked for at our API
@@ -194,7 +194,9 @@ impl Stage {
     }
 
     async fn client_named(&self, name: &str, flags: &[&str]) -> Result<Client, LabError> {
-        let flags = self.flags(flags);
+        // What a chart is drawn from; phases that judge by slots choose their length.
+        let slots = if flags.contains(&"--slots") { &[][..] } else { &["--slots", "100ms"] };
+        let flags = self.flags(&[flags, slots].concat());
         let name = format!("{}-{name}", self.phase);
         let spans = self.spans.as_ref();
         Client::start(&self.run, &name, &flags, &self.client_env, spans).await

@@ -39,6 +39,7 @@ pub(crate) use shares::{
 
 /// One verdict.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Check {
     /// Stable: scripts may look for it.
     pub(crate) id: &'static str,

@@ -17,6 +17,7 @@ const SPANS_MAX: usize = 64;
 
 /// See the module's head.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Trace {
     pub(crate) trace_id: String,
     pub(crate) started_unix_s: f64,
@@ -26,6 +27,7 @@ pub(crate) struct Trace {
 
 /// One span.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct SpanRow {
     pub(crate) span_id: String,
     /// How many spans are above it.
@@ -43,6 +45,7 @@ pub(crate) struct SpanRow {
 
 /// What happened meanwhile.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct EventRow {
     pub(crate) at_ms: f64,
     pub(crate) event: String,

@@ -19,6 +19,7 @@ const SLOT_NS: u64 = 100_000_000;
 
 /// What the spans of a phase say of the clients' calls.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct SpanFigures {
     /// Spans that the lab got, from everybody.
     pub(crate) received: u64,
@@ -36,7 +37,7 @@ pub(crate) struct SpanFigures {
     pub(crate) picks: BTreeMap<String, u64>,
     pub(crate) queued: Queued,
     pub(crate) backends: Vec<BackendSpans>,
-    pub(crate) over_time: OverTime,
+    pub(crate) over_time: SpansOverTime,
     /// The call that took the median time.
     pub(crate) trace_example: Option<Trace>,
     /// The first call that failed after it was sent somewhere, or else the first that failed.
@@ -45,6 +46,7 @@ pub(crate) struct SpanFigures {
 
 /// Attempts by why they were made.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct AttemptKinds {
     /// Each call's first, and what was picked anew before it was sent.
     pub(crate) first: u64,
@@ -56,6 +58,7 @@ pub(crate) struct AttemptKinds {
 
 /// Attempts that waited for a pick.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Queued {
     pub(crate) attempts: u64,
     pub(crate) p50_ms: Option<f64>,
@@ -64,6 +67,7 @@ pub(crate) struct Queued {
 
 /// One backend by its own spans.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct BackendSpans {
     pub(crate) backend: String,
     /// `Recv.` spans, the clients' retries among them.
@@ -77,7 +81,8 @@ pub(crate) struct BackendSpans {
 
 /// Calls that reached each backend, slot by slot.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct OverTime {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct SpansOverTime {
     pub(crate) started_unix_s: f64,
     pub(crate) slot_s: f64,
     pub(crate) rows: Vec<TimeRow>,
@@ -87,6 +92,7 @@ pub(crate) struct OverTime {
 
 /// One backend.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct TimeRow {
     pub(crate) backend: String,
     pub(crate) calls: Vec<u64>,
@@ -328,7 +334,7 @@ impl<'a> Work<'a> {
         self.reached.iter().map(of).collect()
     }
 
-    fn over_time(&self) -> OverTime {
+    fn over_time(&self) -> SpansOverTime {
         let whole_ns = self.last_ns.saturating_sub(self.first_ns) + 1;
         let slot_ns = whole_ns.div_ceil(SLOTS_MAX as u64).next_multiple_of(SLOT_NS);
         let slots = usize::try_from(whole_ns.div_ceil(slot_ns)).unwrap_or(SLOTS_MAX);
@@ -346,7 +352,7 @@ impl<'a> Work<'a> {
             backend: backend.clone(),
             calls: counted(times),
         };
-        OverTime {
+        SpansOverTime {
             started_unix_s: seconds(self.first_ns.min(self.last_ns)),
             slot_s: seconds(slot_ns),
             rows: self.reached.iter().map(row).collect(),

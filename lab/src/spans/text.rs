@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     example::{SpanRow, Trace},
-    figures::{OverTime, SpanFigures},
+    figures::{SpanFigures, SpansOverTime},
     record::GREETER,
 };
 
@@ -53,7 +53,7 @@ fn list(counts: &BTreeMap<String, u64>) -> String {
     counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
 }
 
-fn print_over_time(out: &mut String, of: &OverTime) {
+fn print_over_time(out: &mut String, of: &SpansOverTime) {
     let rows = of.rows.iter().map(|row| (row.backend.as_str(), &row.calls));
     let failed = of.fail.iter().any(|count| *count > 0).then_some(("failed", &of.fail));
     let rows: Vec<_> = rows.take(ROWS_MAX).chain(failed).collect();

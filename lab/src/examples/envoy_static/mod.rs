@@ -15,7 +15,7 @@ use super::{
 use crate::{error::LabError, report::PhaseReport, run::Run};
 
 mod least_request;
-mod scene;
+pub(super) mod scene;
 mod unharmed;
 mod workers;
 

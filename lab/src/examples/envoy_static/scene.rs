@@ -24,7 +24,7 @@ pub(super) const LEAST_REQUEST: (&str, &str) =
 /// # Errors
 ///
 /// When something can't be started.
-pub(super) async fn open(
+pub(in crate::examples) async fn open(
     run: Arc<Run>,
     phase: &str,
     settings: &[(&'static str, &str)],
