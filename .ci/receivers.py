@@ -1,4 +1,4 @@
-"""The checks of .ci/receivers: greeter, client and grpclb run with a real collector and are scraped.
+"""The checks of .ci/receivers: greeter, client and grpclb with a real collector, and scraped.
 
     receivers.py COLLECTOR BINARIES    prints a √ or × for each check; exit code 1 with a ×
 
@@ -67,8 +67,8 @@ class Program:
     def says(self, stream, pattern):
         def look():
             if self.process.poll() is not None and not self.said(stream, pattern):
-                with open(self.paths["err"], encoding="utf-8", errors="replace") as file:
-                    raise RuntimeError(f"{self.paths[stream]}: ended before {pattern}: {file.read()}")
+                path, said = self.paths[stream], self.text("err")
+                raise RuntimeError(f"{path}: ended before {pattern}: {said}")
             return self.said(stream, pattern)
 
         return until(pattern, look).group(1)
@@ -107,14 +107,15 @@ service:
 
 
 def metric(text, name):
-    """Labels and values of the last time that the collector wrote this metric; histograms' counts."""
+    """Labels and values, of histograms the counts, as the collector wrote this metric last."""
     parts = re.split(r"^Metric #\d+$", text, flags=re.MULTILINE)
     last = None
     for part in parts:
         if re.search(rf"^     -> Name: {re.escape(name)}$", part, re.MULTILINE):
             last = part
     points = {}
-    for point in re.split(r"^(?:Number|Histogram)DataPoints #\d+$", last or "", flags=re.MULTILINE)[1:]:
+    begin = r"^(?:Number|Histogram)DataPoints #\d+$"
+    for point in re.split(begin, last or "", flags=re.MULTILINE)[1:]:
         labels = dict(re.findall(r"^     -> ([\w.]+): Str\((.*)\)$", point, re.MULTILINE))
         value = re.search(r"^(?:Value|Count): (\d+)", point, re.MULTILINE)
         points[tuple(sorted(labels.items()))] = int(value.group(1))
@@ -178,7 +179,8 @@ def of_collector(folder, path, binaries, number, protocol):
     verdict(f"{protocol}: connections", list(connections.values()) == [1], str(connections))
     for program, log in (("greeter", greeter.text("err")), ("client", client.stderr.decode())):
         complaints = re.findall(r".*can't be sent.*", log)
-        verdict(f"{protocol}: {program} has no complaint", not complaints, str(complaints or "none"))
+        detail = str(complaints or "none")
+        verdict(f"{protocol}: {program} has no complaint", not complaints, detail)
 
 
 def scrape(address):
