@@ -264,6 +264,23 @@ fn a_trace_crosses_both_envoys_or_is_broken() {
 }
 
 #[test]
+fn what_an_envoy_sends_again_is_told_with_why() {
+    let mut ledger = Ledger::default();
+    ledger.take(request(CLIENT, "c", vec![sent(1, 0), attempt(1, A)]));
+    ledger.clients.insert("c".to_owned(), Told::default());
+    let mut broken = envoy(1, (4, 3), SpanKind::Client);
+    broken.attributes = vec![text("response_flags", "UF")];
+    let again = envoy(1, (5, 3), SpanKind::Client);
+    ledger.take(request(EGRESS, "", vec![envoy(1, (3, 2), SpanKind::Server), broken, again]));
+    ledger.take(request(GREETER, A, vec![received(1, 5)]));
+    let figures = Found::of(&ledger).figures;
+    assert_eq!((figures.attempts.envoy_retries, figures.picks["envoy"]), (1, 2));
+    let example = figures.trace_example.expect("it was answered");
+    let statuses: Vec<&str> = example.spans.iter().map(|of| of.status.as_str()).collect();
+    assert_eq!(statuses, ["OK", "OK", "OK", "Envoy says UF", "OK", "OK"]);
+}
+
+#[test]
 fn a_trace_is_shown_as_a_tree_with_what_is_known_of_each_span() {
     let figures = made_up();
     let example = figures.trace_example.as_ref().expect("calls were answered");
