@@ -170,7 +170,7 @@ fn each_span_that_is_not_there_is_told() {
         ),
         (
             |of| of.clients.get_mut("c").unwrap().spans.as_mut().unwrap().dropped = 1,
-            "its exporter dropped 1 spans",
+            "c: 0 spans did not get through, 1 dropped",
         ),
         (
             |of| {
