@@ -16,6 +16,8 @@ use super::{
 const BYTES_MAX: usize = 256 << 20;
 /// The spans that are as much; more are refused and counted.
 const SPANS_MAX: usize = BYTES_MAX / size_of::<Record>();
+// What lab/README.md says a span weighs.
+const _: () = assert!(size_of::<Record>() <= 120);
 /// Processes of one phase.
 const PROCESSES_MAX: usize = 1_024;
 

@@ -121,9 +121,9 @@ impl Spans {
     /// What makes a child of the lab trace all of its calls: OpenTelemetry's own variables.
     pub(crate) fn env(&self, service: &str, instance: &str) -> Vec<(&'static str, String)> {
         vec![
-            // Its own, and not the one for all signals: nobody here takes metrics.
+            // Of traces alone: the receiver takes no metrics.
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", format!("http://{}", self.address)),
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc".to_owned()),
+            ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc".to_owned()),
             ("OTEL_TRACES_SAMPLER", "always_on".to_owned()),
             ("OTEL_SERVICE_NAME", service.to_owned()),
             ("OTEL_RESOURCE_ATTRIBUTES", format!("service.instance.id={instance}")),
