@@ -29,6 +29,8 @@ function table(caption, columns, rows) {
       h("table", {}, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, lines)))];
 }
 
+// The phase in which nothing happens, as the document's `score` chooses it.
+const QUIET = ["steady", "round_robin"];
 const ROLES = ["client", "sidecar", "server sidecars", "balancer", "greeters"];
 
 function scorecard() {
@@ -46,7 +48,7 @@ function scorecard() {
     table("All examples side by side", columns, rows),
     h("p", {class: "note"}, "Shares and latencies are of the phase in which nothing happens; phases run side by side, so compare latencies by what was measured, not by this table. Failed calls include those that the lab's faults caused: each example's checks say how many may fail."));
   const costs = run.examples
-    .map((e) => [e, e.phases.find((phase) => phase.name === "steady")])
+    .map((e) => [e, e.phases.find((phase) => QUIET.includes(phase.name))])
     .filter(([, phase]) => phase && Object.keys(phase.processes).length > 0);
   if (costs.length === 0) return section;
   const roles = [...ROLES, "istiod"].filter((role) => costs.some(([, phase]) => phase.processes[role]));
@@ -58,14 +60,21 @@ function scorecard() {
 
 /** What `lab bench` measured, when it was given. */
 function measured() {
-  const spread = (of) => of === null || of === undefined ? "–" : `${number(of.median, 3)} (${number(of.min, 3)} to ${number(of.max, 3)})`;
-  const loads = bench.loads.map((load) => table(
-    `${number(load.calls_per_s, 0)} calls a second, ${load.why}: median of ${bench.rounds} rounds (least to greatest)`,
-    ["way", "p50 ms", "p99 ms", "p50 beyond direct", "p99 beyond direct", ...ROLES.map((role) => `${role}, CPU ms for 1,000 calls`)],
-    load.ways.map((way) => [way.way, spread(way.p50_ms), spread(way.p99_ms), spread(way.added_p50_ms), spread(way.added_p99_ms),
-      ...ROLES.map((role) => spread(way.processes[role]?.cpu_ms_per_1000_calls))])));
+  const spread = (of, digits) => of === null || of === undefined ? "–"
+    : `${number(of.median, digits)} (${number(of.least, digits)} to ${number(of.greatest, digits)})`;
+  const cpu = (of) => of === undefined ? "none" : spread(of.cpu_ms_per_1000_calls, 0);
+  const loads = bench.loads.map((load) => {
+    const roles = ROLES.filter((role) => load.ways.some((way) => way.processes[role]));
+    const under = `${number(load.calls_per_s, 0)} calls a second (${load.why})`;
+    return [
+      table(`${under}: latency, ms`, ["way", "p50", "p99", "p50 beyond direct", "p99 beyond direct"],
+        load.ways.map((way) => [way.way, spread(way.p50_ms), spread(way.p99_ms), spread(way.added_p50_ms), spread(way.added_p99_ms)])),
+      table(`${under}: CPU of each role for 1,000 calls, ms`, ["way", ...roles],
+        load.ways.map((way) => [way.way, ...roles.map((role) => cpu(way.processes[role]))])),
+    ];
+  });
   return h("section", {id: "measured"}, h("h2", {}, "Measured"),
-    h("p", {class: "note"}, "By lab bench: all ways in one run, in turn, under the same load."), loads);
+    h("p", {class: "note"}, `By lab bench: all ways in one run, in turn, under the same load. Medians of ${bench.rounds} rounds, with the least and the greatest.`), loads);
 }
 
 function example(e) {
