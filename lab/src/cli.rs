@@ -128,6 +128,9 @@ struct RunArgs {
     /// Run client, greeter and grpclb from this folder, instead of the lab as each of them
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
+    /// Trace nothing: fewer checks, and less work for the machine
+    #[arg(long)]
+    without_spans: bool,
     /// Keep the run's folder (the children's logs and reports) and print its path
     #[arg(long)]
     keep: bool,
@@ -343,6 +346,7 @@ async fn run_chosen(arguments: &RunArgs, equipped: Equipped) -> ExitCode {
         envoy,
         envoy_concurrency: arguments.envoy_concurrency,
         programs,
+        traced: !arguments.without_spans,
     };
     let run = match Run::new(settings) {
         Ok(run) => Arc::new(run),
@@ -369,9 +373,7 @@ async fn run_chosen(arguments: &RunArgs, equipped: Equipped) -> ExitCode {
 /// The same on a cluster: other pods, the same checks, report and exit code.
 async fn run_on_cluster(arguments: &RunArgs) -> ExitCode {
     if arguments.programs.is_some() {
-        return could_not_run(
-            "--programs is for this machine; a cluster runs the overlays' images",
-        );
+        return could_not_run("--programs is for this machine; a cluster runs images");
     }
     let at = &arguments.at;
     if arguments.control_plane.is_some() {

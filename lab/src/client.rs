@@ -25,6 +25,7 @@ use crate::{
     error::LabError,
     process::Process,
     run::{Run, tail},
+    spans::{self, Spans},
 };
 
 /// Later events are counted in no list; a run of the lab has some hundreds.
@@ -52,6 +53,9 @@ pub(crate) struct Report {
     /// With `grpclb` only.
     #[serde(default)]
     pub(crate) attempts: Option<Attempts>,
+    /// With tracing on.
+    #[serde(default)]
+    pub(crate) spans: Option<SpanCounts>,
     pub(crate) failures: Vec<Failure>,
     #[serde(default)]
     pub(crate) failures_omitted: u64,
@@ -75,6 +79,34 @@ impl Report {
     }
 }
 
+impl Report {
+    /// Adds what another client counted in the same time. Latencies are of one client: `None`.
+    pub(crate) fn add(&mut self, other: &Self) {
+        if self.calls == 0 {
+            self.started_unix_s = other.started_unix_s;
+        }
+        self.wall_s = self.wall_s.max(other.wall_s);
+        self.calls += other.calls;
+        self.ok += other.ok;
+        self.fail += other.fail;
+        self.shed += other.shed;
+        self.rate += other.rate;
+        self.cpu_s += other.cpu_s;
+        self.transparent_retries += other.transparent_retries;
+        self.failures.extend_from_slice(&other.failures);
+        self.failures_omitted += other.failures_omitted;
+        for (code, count) in &other.by_code {
+            *self.by_code.entry(code.clone()).or_default() += count;
+        }
+        for (backend, figures) in &other.by_backend {
+            self.by_backend.entry(backend.clone()).or_default().calls += figures.calls;
+        }
+        for figures in self.by_backend.values_mut() {
+            figures.share = figures.calls as f64 / self.ok.max(1) as f64;
+        }
+    }
+}
+
 /// What the balancer's sums have to be.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Attempts {
@@ -83,6 +115,14 @@ pub(crate) struct Attempts {
     pub(crate) failed_to_send: u64,
     pub(crate) known_received: u64,
     pub(crate) drops: BTreeMap<String, u64>,
+}
+
+/// What became of its spans.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+pub(crate) struct SpanCounts {
+    pub(crate) ended: u64,
+    pub(crate) sent: u64,
+    pub(crate) dropped: u64,
 }
 
 /// What one backend answered; latencies are from the intended start.
@@ -190,6 +230,8 @@ pub(crate) struct Client {
     events: Arc<Events>,
     report: PathBuf,
     log: PathBuf,
+    /// Where its spans go.
+    spans: Option<Arc<Spans>>,
     costs: Costs,
 }
 
@@ -227,6 +269,7 @@ impl Client {
         name: &str,
         flags: &[String],
         env: &[(&'static str, String)],
+        spans: Option<&Arc<Spans>>,
     ) -> Result<Self, LabError> {
         let report = run.path(&format!("{name}.json"));
         let log = run.path(&format!("{name}.log"));
@@ -238,8 +281,10 @@ impl Client {
         let mut command = run.command("client");
         command.args(["--output", "json", "--quiet", "--events"]).args(flags);
         command.envs(env.iter().map(|(name, value)| (name, value)));
+        command.envs(spans.into_iter().flat_map(|spans| spans.env(spans::CLIENT, name)));
         command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
-        let costs = Costs::begin(run.nursery(), name.strip_suffix("client").unwrap_or(name));
+        let costs =
+            Costs::begin(run.nursery(), name.rfind("client").map_or(name, |at| &name[..at]));
         let spawned = run
             .nursery()
             .spawn(name, &mut command)
@@ -248,7 +293,8 @@ impl Client {
         if let Some(stderr) = spawned.stderr {
             tokio::spawn(read_events(stderr, tee, Arc::clone(&events)));
         }
-        Ok(Self { name: name.to_owned(), process: spawned.process, events, report, log, costs })
+        let (name, process, spans) = (name.to_owned(), spawned.process, spans.cloned());
+        Ok(Self { name, process, events, report, log, spans, costs })
     }
 
     /// Runs a client that prints text to its end and returns its lines.
@@ -358,7 +404,7 @@ impl Client {
     }
 
     async fn finish(self, limit: Duration, signal: &'static str) -> Result<Finished, LabError> {
-        let Self { name, process, events, report, log, costs } = self;
+        let Self { name, process, events, report, log, spans, costs } = self;
         let Some(status) = process.exited(limit).await else {
             let (limit_s, log) = (limit.as_secs(), tail(&log));
             return Err(LabError::Lingers { name, limit_s, signal, log });
@@ -370,12 +416,16 @@ impl Client {
         let costs = costs.end();
         let text = std::fs::read(&report)
             .map_err(LabError::io(format!("can't read {}", report.display())))?;
-        let read: Report = serde_json::from_slice(&text).map_err(|source| LabError::Report {
-            name,
-            path: report,
-            source,
-            log: tail(&log),
-        })?;
+        let read: Report = match serde_json::from_slice(&text) {
+            Ok(read) => read,
+            Err(source) => {
+                let (path, log) = (report, tail(&log));
+                return Err(LabError::Report { name, path, source, log });
+            }
+        };
+        if let Some(spans) = spans {
+            spans.told(&name, &read).await;
+        }
         let events = events.lock().clone();
         Ok(Finished { report: Report { costs, ..read }, events })
     }
