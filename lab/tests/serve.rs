@@ -108,7 +108,7 @@ impl Events {
     }
 }
 
-fn condition<'a>(state: &'a Value, host: usize) -> &'a str {
+fn condition(state: &Value, host: usize) -> &str {
     state["backends"][host - 1]["condition"].as_str().unwrap_or_default()
 }
 
@@ -196,7 +196,7 @@ fn sigterm_ends_it_with_0_and_a_page_that_is_open_does_not_keep_it() {
     let pid = Pid::from_raw(lab.child.id().cast_signed()).expect("a pid");
     kill_process(pid, Signal::TERM).expect("it runs");
     // The page stays open on our side until the end.
-    let (tell, told) = mpsc::channel();
+    let (tell, told) = mpsc::sync_channel(1);
     thread::spawn(move || {
         let mut lab = lab;
         tell.send(lab.child.wait().expect("it ends")).ok();

@@ -101,13 +101,26 @@ async function reportChecks(browser) {
     const [charts, checks, marks] = await Promise.all(["svg.chart", ".checks > li", ".marks > li"]
       .map((what) => page.locator(what).count()));
     const wanted = phases.flatMap((phase) => phase.checks).length;
-    must(charts === phases.length && checks === wanted, `${charts} charts and ${checks} checks of ${wanted}`);
+    // A second one of what the spans say.
+    const drawn = phases.length + phases.filter((phase) => phase.spans?.over_time.fail.length > 0).length;
+    must(charts === drawn && checks === wanted, `${charts} charts of ${drawn} and ${checks} checks of ${wanted}`);
     must(marks === phases.flatMap((phase) => phase.marks).length && marks > 0, `${marks} marks`);
     return `${charts} charts, ${checks} checks, ${marks} marks`;
   });
   await check("page.report.alone", "one file: nothing else is asked for", async () => {
     must(requests.length === 1, requests.join(" "));
     return "1 request, for the file itself";
+  });
+  await check("page.report.trace", "a call is drawn from its spans, from the client to the greeter", async () => {
+    const {trace_example: trace} = phases[0].spans;
+    const rows = await page.locator(".trace").first().locator("li").allTextContents();
+    must(rows.length === trace.spans.length, `${rows.length} rows of ${trace.spans.length}`);
+    must(rows[0].startsWith("client") && rows.some((row) => row.startsWith("greeter")), rows.join(" | "));
+    const bar = page.locator(".trace").first().locator(".span-bar").first();
+    await page.locator("details.spans").first().evaluate((of) => { of.open = true; });
+    const {width} = await bar.boundingBox();
+    must(width > 100, `the call's own bar is ${width} px wide`);
+    return `${rows.length} spans of trace ${trace.trace_id}`;
   });
   await check("page.report.figures", "the scorecard says what report.json says", async () => {
     const cells = await page.locator("#scorecard tbody").first().locator("td").allTextContents();
