@@ -30,6 +30,19 @@ fn an_unknown_phase_is_exit_2_with_the_known_ones() {
 }
 
 #[test]
+fn an_istiod_that_was_named_and_is_none_is_exit_2_before_anything_starts() {
+    let output = lab(&["run", "mesh", "--control-plane", "istiod", "--istiod", "/nonexistent"]);
+    assert_eq!(output.status.code(), Some(2));
+    let error = text(&output.stderr);
+    assert!(error.contains("--istiod names /nonexistent, which is no program"), "{error}");
+    assert!(output.stdout.is_empty());
+    let on_cluster = ["--on", "cluster", "--context", "none", "--control-plane", "istiod"];
+    let output = lab(&[&["run", "mesh"][..], &on_cluster].concat());
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("expected no --control-plane with --on cluster"));
+}
+
+#[test]
 fn bad_usage_is_exit_2_and_help_is_exit_0() {
     for bad in [
         &["run"][..],
@@ -83,7 +96,7 @@ fn doctor_finds_this_machine_fit_and_prints_each_finding() {
         findings.as_array().expect("a list").iter().filter_map(|of| of["id"].as_str()).collect();
     assert_eq!(
         ids,
-        ["addresses", "ports", "files", "cpus", "clock", "children", "folder", "envoy"]
+        ["addresses", "ports", "files", "cpus", "clock", "children", "folder", "envoy", "istiod"]
     );
 }
 

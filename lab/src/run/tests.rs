@@ -89,7 +89,7 @@ async fn with_child(
 }
 
 fn settings() -> Settings {
-    Settings { keep: false, restarts: 1, envoy: None, envoy_concurrency: 1, programs: None }
+    Settings { restarts: 1, envoy_concurrency: 1, ..Settings::default() }
 }
 
 async fn trouble(name: &str) -> LabError {
