@@ -118,6 +118,10 @@ pub struct Flags {
     #[arg(long)]
     pub events: bool,
 
+    /// With --events: also write what has been answered so far, once in this time
+    #[arg(long, value_name = "D", value_parser = duration::parse_positive, requires = "events")]
+    pub live: Option<Duration>,
+
     /// Ping a silent connection that has calls open after this time (at least 10s)
     #[arg(long, value_name = "D", value_parser = duration::parse_positive)]
     pub keepalive_time: Option<Duration>,
@@ -142,6 +146,10 @@ pub struct Flags {
     /// Show the channel on this address while it runs, as JSON and by channelz; port 0: a free one
     #[arg(long, env = "GREETER_ADMIN_LISTEN", hide_env_values = true, value_name = "IP:PORT")]
     pub admin_listen: Option<SocketAddr>,
+
+    /// Show metrics for Prometheus on this address while it runs; port 0: a free one
+    #[arg(long, env = "GREETER_METRICS_LISTEN", hide_env_values = true, value_name = "IP:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
 
     /// Connect over TLS
     #[arg(long, env = "GREETER_TLS", requires = "tls_ca", value_parser = FalseyValueParser::new())]

@@ -1,6 +1,7 @@
 //! One run of the client, from flags to report.
 
 use std::{
+    convert::Infallible,
     fmt,
     io::{self, Write},
     process::ExitCode,
@@ -15,6 +16,7 @@ use evenkeel::Channel;
 use evenkeel_telemetry::Telemetry;
 use helloworld::greeter_client::GreeterClient;
 use program::{EXIT_CONFIG, SPANS_WAIT};
+use tokio::time::MissedTickBehavior;
 use tonic::Status;
 
 use crate::{
@@ -29,7 +31,7 @@ use crate::{
     status::code_name,
     stop::{STOP_GRACE, Stop},
     table,
-    tally::{Epoch, SharedTally, Tally},
+    tally::{Epoch, SharedTally, SoFar, Tally},
 };
 
 /// How long connections may take to close at the end; no call is open on them any more.
@@ -73,7 +75,7 @@ fn prepare(flags: &Flags) -> Result<Prepared, ConfigError> {
     };
     let events = Arc::new(events);
     let attempts = (policy == "grpclb").then(Attempts::default);
-    let telemetry = Telemetry::from_env("client")?;
+    let telemetry = program::telemetry("client", flags.metrics_listen.into())?;
     let builder = flags.channel()?.recorder(events.clone());
     let mut builder = telemetry.channel(builder, &flags.target);
     if let Some(attempts) = &attempts {
@@ -99,6 +101,11 @@ async fn execute(flags: &Flags, prepared: Prepared) -> io::Result<()> {
     if let Some(Admin { address, .. }) = admin.as_ref().filter(|_| !flags.events) {
         eprintln!("client: the channel is shown on http://{address}/channels (HTTP/2, channelz)");
     }
+    if let Some(address) = telemetry.serve_page().await?
+        && !flags.events
+    {
+        eprintln!("client: metrics are on http://{address}/metrics");
+    }
     if !flags.warmup.is_zero() {
         tokio::select! {
             ready = warm_up(&channel, flags.warmup) => if ready.is_none() {
@@ -113,9 +120,8 @@ async fn execute(flags: &Flags, prepared: Prepared) -> io::Result<()> {
     let cpu_s = cost::cpu_s() - cpu_s;
     let mut report = Report::new(&flags.target, &policy, tally, &outcome, &events, cpu_s);
     report.attempts = attempts.map(|attempts| attempts.report(events.drops()));
-    if telemetry.is_on() {
-        report.spans = Some(telemetry.shutdown(SPANS_WAIT).await.into());
-    }
+    let spans = telemetry.shutdown(SPANS_WAIT).await;
+    report.spans = telemetry.is_on().then(|| spans.into());
     let text = match flags.output {
         Output::Text => table::render(&report),
         Output::Json => serde_json::to_string(&report).map(|json| json + "\n")?,
@@ -167,8 +173,25 @@ async fn measure(
             }
         }
     };
-    let outcome = load::run(plan, epoch.begin, call, sink, stop).await?;
+    let outcome = tokio::select! {
+        outcome = load::run(plan, epoch.begin, call, sink, stop) => outcome?,
+        never = tell(flags.live, &tally, events) => match never {},
+    };
     Ok((tally.close(outcome.started), outcome))
+}
+
+/// Tells every `live` how far the run is, as long as it is polled.
+async fn tell(live: Option<Duration>, tally: &SharedTally, events: &EventLog) -> Infallible {
+    let Some(live) = live else { return std::future::pending().await };
+    let mut ticks = tokio::time::interval(live);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut before = SoFar::default();
+    loop {
+        ticks.tick().await;
+        let so_far = tally.so_far();
+        events.answered(&so_far, &before);
+        before = so_far;
+    }
 }
 
 /// Lines on stdout. A reader that has gone away (`client | head`) ends the run and is no panic.

@@ -13,6 +13,10 @@ use evenkeel_control::{
     xds::Xds,
 };
 use evenkeel_server::ServerStats;
+use evenkeel_telemetry::{
+    Telemetry,
+    metrics::{Family, Kind as FamilyKind, Value},
+};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -41,6 +45,8 @@ pub(crate) struct Shown {
     pub(crate) grpclb: Grpclb,
     pub(crate) xds: Option<Xds>,
     pub(crate) server: ServerStats,
+    /// What is counted of the server's calls.
+    pub(crate) telemetry: Telemetry,
 }
 
 /// Listens; the error says which flag to change.
@@ -121,6 +127,11 @@ impl Shown {
     }
 
     fn metrics(&self) -> String {
+        self.own_metrics().into_text() + &self.telemetry.prometheus()
+    }
+
+    /// What the balancer itself counts.
+    pub(crate) fn own_metrics(&self) -> Page {
         let mut page = Page::default();
         status::write_metrics(&mut page, &self.control, &self.grpclb);
         if let Some(xds) = &self.xds {
@@ -130,7 +141,7 @@ impl Shown {
         let events = counters.map(|(name, count)| ([("event", name)], count as f64));
         let help = "Events of the gRPC server, limits that were hit among them.";
         page.metric(Kind::Counter, "evenkeel_balancer_server_events_total", help, events);
-        page.into_text()
+        page
     }
 }
 
@@ -141,4 +152,19 @@ fn text(status: StatusCode, kind: &'static str, body: String) -> Response<Full<B
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     response
+}
+
+/// The balancer's metrics in the form in which they are sent.
+pub(crate) fn families(page: Page) -> impl Iterator<Item = Family> {
+    page.into_metrics().into_iter().map(|metric| {
+        let kind = match metric.kind {
+            Kind::Counter => FamilyKind::Counter,
+            Kind::Gauge => FamilyKind::Gauge,
+        };
+        let mut family = Family::new(metric.name, kind, "", metric.help);
+        for (labels, value) in metric.samples {
+            family.add(labels, Value::Number(value));
+        }
+        family
+    })
 }

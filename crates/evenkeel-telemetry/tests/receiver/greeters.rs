@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use evenkeel_server::{Server, ShutdownHandle};
+use evenkeel_server::{Server, ServerStats, ShutdownHandle};
 use evenkeel_telemetry::Telemetry;
 use helloworld::{
     HelloReply, HelloRequest,
@@ -42,6 +42,7 @@ impl Greeter for Hello {
 pub(crate) struct Greeting {
     pub(crate) at: SocketAddr,
     pub(crate) handle: ShutdownHandle,
+    pub(crate) stats: ServerStats,
     hung: watch::Sender<usize>,
 }
 
@@ -60,7 +61,7 @@ pub(crate) async fn greeter(telemetry: &Telemetry) -> Greeting {
     let builder = telemetry.server(Server::builder().drain_delay(Duration::ZERO));
     let server =
         builder.build(Routes::new(GreeterServer::new(Hello { hung: hung.clone() }))).unwrap();
-    let handle = server.shutdown_handle();
+    let (handle, stats) = (server.shutdown_handle(), server.stats());
     tokio::spawn(server.serve([listener]));
-    Greeting { at, handle, hung }
+    Greeting { at, handle, stats, hung }
 }

@@ -9,6 +9,7 @@ use crate::{
     error::LabError,
     examples::proxied::Sidecar,
     run::Run,
+    spans::EGRESS,
     stage::Stage,
 };
 
@@ -23,7 +24,7 @@ pub(super) const LEAST_REQUEST: (&str, &str) =
 /// # Errors
 ///
 /// When something can't be started.
-pub(super) async fn open(
+pub(in crate::examples) async fn open(
     run: Arc<Run>,
     phase: &str,
     settings: &[(&'static str, &str)],
@@ -52,16 +53,35 @@ pub(crate) async fn start(
     number: u8,
     change: Option<(&'static str, &str)>,
 ) -> Result<Envoy, LabError> {
+    start_with(stage, name, number, change, stage.run.envoy_concurrency()).await
+}
+
+/// The same with so many worker threads.
+///
+/// # Errors
+///
+/// When it can't be started.
+pub(super) async fn start_with(
+    stage: &Stage,
+    name: &str,
+    number: u8,
+    change: Option<(&'static str, &str)>,
+    workers: u16,
+) -> Result<Envoy, LabError> {
     let mut replacements = vec![
         envoy::admin(),
         envoy::listener(stage.block.sidecar(number)),
         envoy::backends(dns::SERVICE, BACKEND_PORT),
         envoy::resolver(stage.dns.address()),
     ];
+    if let Some(spans) = &stage.spans {
+        replacements.extend(envoy::traced(spans.address()));
+        replacements.push(envoy::tracer());
+        spans.expect_envoy(EGRESS);
+    }
     replacements.extend(change.map(|(piece, by)| (piece, by.to_owned())));
     let config = envoy::substitute(&envoy::SIDECAR_STATIC, &replacements)?;
     let name = format!("{}-{name}", stage.phase);
-    let concurrency = stage.run.envoy_concurrency();
-    let setup = Setup { name: &name, config: &config, concurrency };
+    let setup = Setup { name: &name, config: &config, concurrency: workers };
     Envoy::start(&stage.run, setup).await
 }
