@@ -111,8 +111,10 @@ fn counts(client: &str, told: &Told, seen: &Seen, problems: &mut Vec<String>) {
         within("transparent retries", seen.transparent, counted, counted);
     }
     within("spans", seen.sent + seen.attempts, ended, ended);
-    if exported.dropped > 0 {
-        problems.push(format!("{client}: its exporter dropped {} spans", exported.dropped));
+    let lost = ended.saturating_sub(exported.sent);
+    if exported.dropped > 0 || lost > 0 {
+        let dropped = exported.dropped;
+        problems.push(format!("{client}: {lost} spans did not get through, {dropped} dropped"));
     }
 }
 

@@ -121,7 +121,6 @@ fn status(ledger: &Ledger, record: &Record) -> String {
     match (record.code, record.problem) {
         (Some(code), _) => code_name(Some(code)),
         (None, problem) if !problem.is_empty() => ledger.texts.get(problem).to_owned(),
-        // Envoy has a code of HTTP's where the answer had none of gRPC's.
         (None, _) if record.kind == Kind::Other => "ended".to_owned(),
         (None, _) => code_name(None),
     }

@@ -54,6 +54,8 @@ pub(crate) struct AttemptKinds {
     pub(crate) retries: u64,
     /// Sent again because no server had processed the one before.
     pub(crate) transparent: u64,
+    /// What an Envoy beside the client sent again.
+    pub(crate) envoy_retries: u64,
 }
 
 /// Attempts that waited for a pick.
@@ -231,25 +233,27 @@ impl<'a> Work<'a> {
     }
 
     fn attempts(&mut self, trace: &[&Record]) {
+        let by_envoy = trace.iter().filter(|record| record.kind == Kind::EgressOut).count() as u64;
+        if by_envoy > 0 {
+            *self.picks.entry("envoy".to_owned()).or_default() += by_envoy;
+            self.attempts.envoy_retries += by_envoy - 1;
+        }
         for record in trace {
-            match record.kind {
-                Kind::Attempt => {
-                    let kind = if record.is_transparent {
-                        &mut self.attempts.transparent
-                    } else if record.retries > 0 {
-                        &mut self.attempts.retries
-                    } else {
-                        &mut self.attempts.first
-                    };
-                    *kind += 1;
-                    let policy = self.ledger.texts.get(record.policy);
-                    *self.picks.entry(policy.to_owned()).or_default() += 1;
-                    if record.queued_us > 0 {
-                        self.queued_us.push(record.queued_us);
-                    }
-                }
-                Kind::EgressOut => *self.picks.entry("envoy".to_owned()).or_default() += 1,
-                _ => {}
+            if record.kind != Kind::Attempt {
+                continue;
+            }
+            let kind = if record.is_transparent {
+                &mut self.attempts.transparent
+            } else if record.retries > 0 {
+                &mut self.attempts.retries
+            } else {
+                &mut self.attempts.first
+            };
+            *kind += 1;
+            let policy = self.ledger.texts.get(record.policy);
+            *self.picks.entry(policy.to_owned()).or_default() += 1;
+            if record.queued_us > 0 {
+                self.queued_us.push(record.queued_us);
             }
         }
     }

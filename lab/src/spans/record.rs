@@ -120,6 +120,10 @@ impl Record {
                 }
                 // Envoy's tags are texts.
                 ("grpc.status_code", Value::StringValue(code)) => self.code = code.parse().ok(),
+                // Why it failed by itself; "-" when it did not.
+                ("response_flags", Value::StringValue(flags)) if flags != "-" => {
+                    self.problem = texts.keep(&format!("Envoy says {flags}"));
+                }
                 ("upstream_address", Value::StringValue(at)) => self.peer = texts.keep(at),
                 ("network.peer.address", Value::StringValue(at)) => address = Some(at),
                 ("network.peer.port", Value::IntValue(at)) => port = Some(*at),

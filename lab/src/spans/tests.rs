@@ -170,7 +170,7 @@ fn each_span_that_is_not_there_is_told() {
         ),
         (
             |of| of.clients.get_mut("c").unwrap().spans.as_mut().unwrap().dropped = 1,
-            "its exporter dropped 1 spans",
+            "c: 0 spans did not get through, 1 dropped",
         ),
         (
             |of| {
@@ -261,6 +261,23 @@ fn a_trace_crosses_both_envoys_or_is_broken() {
     let (missing, check) = of(None, 4);
     assert!(!check.holds && missing == 0, "{}", check.seen);
     assert!(check.seen.contains("1 are broken"), "{}", check.seen);
+}
+
+#[test]
+fn what_an_envoy_sends_again_is_told_with_why() {
+    let mut ledger = Ledger::default();
+    ledger.take(request(CLIENT, "c", vec![sent(1, 0), attempt(1, A)]));
+    ledger.clients.insert("c".to_owned(), Told::default());
+    let mut broken = envoy(1, (4, 3), SpanKind::Client);
+    broken.attributes = vec![text("response_flags", "UF")];
+    let again = envoy(1, (5, 3), SpanKind::Client);
+    ledger.take(request(EGRESS, "", vec![envoy(1, (3, 2), SpanKind::Server), broken, again]));
+    ledger.take(request(GREETER, A, vec![received(1, 5)]));
+    let figures = Found::of(&ledger).figures;
+    assert_eq!((figures.attempts.envoy_retries, figures.picks["envoy"]), (1, 2));
+    let example = figures.trace_example.expect("it was answered");
+    let statuses: Vec<&str> = example.spans.iter().map(|of| of.status.as_str()).collect();
+    assert_eq!(statuses, ["OK", "OK", "OK", "Envoy says UF", "OK", "OK"]);
 }
 
 #[test]

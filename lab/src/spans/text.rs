@@ -26,6 +26,9 @@ pub(crate) fn print(out: &mut String, of: &SpanFigures) {
         "{} calls, {attempts} attempts ({} retries, {} transparent)",
         of.calls, kinds.retries, kinds.transparent
     );
+    if kinds.envoy_retries > 0 {
+        said += &format!(", {} sent again by Envoy", kinds.envoy_retries);
+    }
     if of.unsent > 0 {
         said += &format!(", {} calls without an attempt", of.unsent);
     }
