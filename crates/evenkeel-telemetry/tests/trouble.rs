@@ -93,9 +93,10 @@ async fn a_collector_that_is_silent_holds_up_neither_calls_nor_the_end() {
         let telemetry = Telemetry::start(&receiver.settings(protocol, &SMALL)).unwrap();
         trouble(&telemetry, &log).await;
         receiver.asked(1).await;
-        // The channel keeps the deadline by itself.
-        let why = if protocol == "grpc" { "deadline of 300ms" } else { "no answer within 300ms" };
-        assert!(log.warned().await.contains(why), "{:?}", log.lines());
+        // The channel keeps the deadline too, and on a busy machine either is first.
+        let why = ["deadline of 300ms", "no answer within 300ms"];
+        let warned = log.warned().await;
+        assert!(why.iter().any(|why| warned.contains(why)), "{:?}", log.lines());
         timeout(LIMIT, telemetry.shutdown(Duration::from_millis(50))).await.expect("in time");
         assert!(receiver.spans().is_empty());
     }
