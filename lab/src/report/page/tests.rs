@@ -9,7 +9,7 @@ use super::*;
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/run.json");
 
 fn run() -> Value {
-    let golden = std::fs::read_to_string(GOLDEN).expect("the golden run is there");
+    let golden = fs::read_to_string(GOLDEN).expect("the golden run is there");
     serde_json::from_str(&golden).expect("the golden run is JSON")
 }
 
