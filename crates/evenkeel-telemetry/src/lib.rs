@@ -28,6 +28,7 @@ mod export;
 pub mod log;
 pub mod metrics;
 pub mod otlp;
+pub mod page;
 mod resource;
 mod sampler;
 mod server;
@@ -49,6 +50,7 @@ use crate::{
     client::ClientSpans,
     export::{Flusher, Queue},
     metrics::{ChannelRecorder, Family, Metrics},
+    page::Answer,
     server::ServerSpans,
     span::Tracer,
 };
@@ -212,7 +214,12 @@ impl Telemetry {
             io::Error::new(error.kind(), text)
         })?;
         let address = listener.local_addr()?;
-        tokio::spawn(metrics::page::serve(listener, metrics.clone()));
+        let metrics = metrics.clone();
+        let answer = move |path: &str| match path {
+            "/metrics" => Answer::page(metrics::CONTENT_TYPE, metrics.page()),
+            other => Answer::not_found(format!("expected /metrics, got {other:?}\n")),
+        };
+        tokio::spawn(page::serve(listener, "the port for metrics", answer));
         Ok(Some(address))
     }
 

@@ -3,33 +3,22 @@
 
 mod receiver;
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
-use evenkeel::Channel;
 use evenkeel_telemetry::{Telemetry, otlp::metrics::Data};
-use helloworld::{HelloRequest, greeter_client::GreeterClient};
-use receiver::{LIMIT, Mood, Receiver, greeters::greeter, log::Log, metrics_settings};
+use receiver::{
+    LIMIT, Mood, Receiver,
+    greeters::{calls, greeter},
+    log::Log,
+    metrics_settings,
+};
 use tokio::{net::TcpListener, time::timeout};
 use tracing::Level;
 
 /// Often, so that a test sees many tries.
 const OFTEN: [(&str, &str); 2] =
     [("OTEL_METRIC_EXPORT_INTERVAL", "5"), ("OTEL_METRIC_EXPORT_TIMEOUT", "200")];
-const CALLS: u64 = 200;
-
-async fn calls(telemetry: &Telemetry, backend: SocketAddr) {
-    let target = format!("ipv4:{backend}");
-    let channel = telemetry.channel(Channel::builder(&target), &target).build().unwrap();
-    let mut client = GreeterClient::new(channel);
-    for _ in 0..CALLS {
-        let call = client.say_hello(HelloRequest { name: "you".into() });
-        timeout(LIMIT, call).await.expect("in time").expect("calls are unaffected");
-    }
-}
-
-fn warnings(log: &Log) -> usize {
-    log.lines().iter().filter(|(level, _)| *level == Level::WARN).count()
-}
+const CALLS: usize = 200;
 
 #[tokio::test]
 async fn a_collector_that_is_down_costs_one_warning() {
@@ -40,13 +29,13 @@ async fn a_collector_that_is_down_costs_one_warning() {
         let settings = metrics_settings(nobody, protocol, &OFTEN);
         let telemetry = Telemetry::off().with_metrics(&settings).unwrap();
         let backend = greeter(&Telemetry::off()).await;
-        calls(&telemetry, backend.at).await;
+        calls(&telemetry, backend.at, CALLS).await;
         let warning = log.warned().await;
         assert!(warning.starts_with(&format!("metrics can't be sent to {nobody}")), "{warning}");
         assert!(warning.contains("calls are unaffected"), "{warning}");
-        calls(&telemetry, backend.at).await;
+        calls(&telemetry, backend.at, CALLS).await;
         timeout(LIMIT, telemetry.shutdown(LIMIT)).await.expect("in time");
-        assert_eq!(warnings(&log), 1, "{:?}", log.lines());
+        assert_eq!(log.warnings(), 1, "{:?}", log.lines());
     }
 }
 
@@ -60,20 +49,20 @@ async fn a_collector_that_refused_and_comes_back_has_missed_nothing() {
         let settings = receiver.metrics_settings(protocol, &OFTEN);
         let telemetry = Telemetry::off().with_metrics(&settings).unwrap();
         let backend = greeter(&Telemetry::off()).await;
-        calls(&telemetry, backend.at).await;
+        calls(&telemetry, backend.at, CALLS).await;
         receiver.asked(3).await;
         log.warned().await;
         receiver.set(Mood::Taking);
         telemetry.flush(LIMIT).await;
         let lines = log.lines();
-        assert_eq!((warnings(&log), lines.len()), (1, 2), "{lines:?}");
+        assert_eq!((log.warnings(), lines.len()), (1, 2), "{lines:?}");
         assert_eq!(lines[1].0, Level::INFO);
         assert!(lines[1].1.contains("metrics are taken again"), "{lines:?}");
         let all = receiver.metrics();
         let metrics = all.last().unwrap();
         let calls = metrics.iter().find(|metric| metric.name == "grpc.client.call.duration");
         let Some(Data::Histogram(calls)) = &calls.unwrap().data else { panic!("a histogram") };
-        assert_eq!(calls.data_points[0].count, CALLS);
+        assert_eq!(calls.data_points[0].count, CALLS as u64);
     }
 }
 
@@ -87,11 +76,11 @@ async fn a_collector_that_is_silent_holds_up_neither_calls_nor_the_end() {
         let settings = receiver.metrics_settings(protocol, &OFTEN);
         let telemetry = Telemetry::off().with_metrics(&settings).unwrap();
         let backend = greeter(&Telemetry::off()).await;
-        calls(&telemetry, backend.at).await;
+        calls(&telemetry, backend.at, CALLS).await;
         assert!(log.warned().await.contains("no answer within 200ms"), "{:?}", log.lines());
-        calls(&telemetry, backend.at).await;
+        calls(&telemetry, backend.at, CALLS).await;
         let end = telemetry.shutdown(Duration::from_millis(50));
         timeout(LIMIT, end).await.expect("in time");
-        assert_eq!(warnings(&log), 1, "{:?}", log.lines());
+        assert_eq!(log.warnings(), 1, "{:?}", log.lines());
     }
 }

@@ -3,12 +3,15 @@
 
 mod receiver;
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
-use evenkeel::Channel;
 use evenkeel_telemetry::Telemetry;
-use helloworld::{HelloRequest, greeter_client::GreeterClient};
-use receiver::{LIMIT, Mood, Receiver, greeters::greeter, log::Log, settings};
+use receiver::{
+    LIMIT, Mood, Receiver,
+    greeters::{calls, greeter},
+    log::Log,
+    settings,
+};
 use tokio::{net::TcpListener, time::timeout};
 use tracing::Level;
 
@@ -21,16 +24,6 @@ const SMALL: [(&str, &str); 4] = [
 ];
 const KEPT_MAX: u64 = 50 + 10; // the queue and the batch that is being tried
 
-async fn calls(telemetry: &Telemetry, backend: SocketAddr, count: usize) {
-    let target = format!("ipv4:{backend}");
-    let channel = telemetry.channel(Channel::builder(&target), &target).build().unwrap();
-    let mut client = GreeterClient::new(channel);
-    for _ in 0..count {
-        let call = client.say_hello(HelloRequest { name: "you".into() });
-        timeout(LIMIT, call).await.expect("in time").expect("calls are unaffected");
-    }
-}
-
 /// Everything that a trouble has in common.
 async fn trouble(telemetry: &Telemetry, log: &Log) {
     const CALLS: usize = 300;
@@ -41,8 +34,7 @@ async fn trouble(telemetry: &Telemetry, log: &Log) {
     let counts = telemetry.counts();
     assert_eq!(counts.ended, 4 * CALLS as u64);
     assert!(counts.ended - counts.sent - counts.dropped <= KEPT_MAX, "{counts:?}");
-    let warnings = log.lines().into_iter().filter(|(level, _)| *level == Level::WARN);
-    assert_eq!(warnings.count(), 1, "{:?}", log.lines());
+    assert_eq!(log.warnings(), 1, "{:?}", log.lines());
 }
 
 #[tokio::test]

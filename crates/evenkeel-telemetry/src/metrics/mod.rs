@@ -11,7 +11,6 @@ mod family;
 mod instruments;
 mod methods;
 mod otlp;
-pub(crate) mod page;
 mod prometheus;
 mod server;
 

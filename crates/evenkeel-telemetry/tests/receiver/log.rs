@@ -30,6 +30,11 @@ impl Log {
         self.0.lock().unwrap().clone()
     }
 
+    /// How many of them are warnings.
+    pub(crate) fn warnings(&self) -> usize {
+        self.lines().iter().filter(|(level, _)| *level == Level::WARN).count()
+    }
+
     /// The first line, as soon as there is one.
     pub(crate) async fn warned(&self) -> String {
         let wait = async {
