@@ -41,13 +41,13 @@ const EXTRA: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, Parser)]
 pub struct Options {
     /// Rounds; each gives every kind one slice. Six are the least for an interval of 95 %.
-    #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub rounds: u32,
     /// Callers at once, in a closed loop.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub callers: u32,
     /// Length of one slice, in milliseconds.
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(10..=60_000))]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(10..=60_000))]
     pub slice_ms: u32,
     /// Tables for people or one JSON object.
     #[arg(long, value_enum, default_value_t = Output::Text)]

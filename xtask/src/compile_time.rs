@@ -65,10 +65,12 @@ fn candidates(root: &Path) -> [Candidate; 2] {
 pub fn measure(root: &Path, rounds: usize) -> Result<String, String> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let folder = env::temp_dir().join(format!("compile-time-{}", std::process::id()));
-    let candidates = candidates(root);
+    // The packages are built elsewhere and name evenkeel's folder.
+    let root = root.canonicalize().map_err(|e| format!("{}: {e}", root.display()))?;
+    let candidates = candidates(&root);
     let mut packages = Vec::new();
     for candidate in &candidates {
-        packages.push(prepare(root, &folder, candidate)?);
+        packages.push(prepare(&root, &folder, candidate)?);
     }
     let mut rows = Vec::new();
     for (profile, flag) in [("debug", None), ("release", Some("--release"))] {

@@ -34,7 +34,12 @@ impl MessageBytes {
                 data = &data[taken..];
                 continue;
             }
-            // The first byte of a head is a flag, and shifted out again by the four of the length.
+            if let ([_, a, b, c, d, rest @ ..], 0) = (data, self.head) {
+                self.left = u32::from_be_bytes([*a, *b, *c, *d]);
+                data = rest;
+                continue;
+            }
+            // A head in pieces; its first byte is a flag, shifted out again by the length's four.
             self.left = (self.left << 8) | u32::from(first);
             self.head += 1;
             if self.head == HEAD_BYTES {

@@ -3,6 +3,7 @@
 
 use std::str::FromStr as _;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
@@ -16,15 +17,16 @@ const TRACESTATE_BYTES_MAX: usize = 512;
 
 /// Puts the context into the headers, in the place of what was there.
 pub(crate) fn inject(context: &SpanContext, headers: &mut HeaderMap) {
-    let (trace, span) = (context.trace_id(), context.span_id());
-    // Only the flag that we know the meaning of is passed on.
-    let flags = u8::from(context.is_sampled());
-    let text = format!("00-{trace:032x}-{span:016x}-{flags:02x}");
-    let mut value = HeaderValue::try_from(text).expect("hex digits and dashes are a header value");
+    // An owner, so that the copy that a call keeps for its next attempt is no new allocation.
+    let text = Bytes::from_owner(traceparent(context));
+    let mut value =
+        HeaderValue::from_maybe_shared(text).expect("hex digits and dashes are a header value");
     // Never the same twice, so it has no place in the connection's header table.
     value.set_sensitive(true);
+    if is_in(headers) {
+        headers.remove(TRACESTATE);
+    }
     headers.insert(TRACEPARENT, value);
-    headers.remove(TRACESTATE);
     let state = context.trace_state().header();
     if !state.is_empty()
         && let Ok(value) = HeaderValue::try_from(state)
@@ -33,8 +35,47 @@ pub(crate) fn inject(context: &SpanContext, headers: &mut HeaderMap) {
     }
 }
 
+/// Whether there is a context, good or bad. Most calls begin without one, and their few headers are
+/// looked through sooner than two names are hashed.
+fn is_in(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| *name == TRACEPARENT || *name == TRACESTATE)
+}
+
+/// Written by hand, as `format!` costs a call that is not sampled more than all else here.
+fn traceparent(context: &SpanContext) -> [u8; TRACEPARENT_BYTES] {
+    let mut text = [b'-'; TRACEPARENT_BYTES];
+    // Only the flag that we know the meaning of is passed on.
+    let flags = u8::from(context.is_sampled());
+    write_hex(&mut text[..2], &[0]);
+    write_hex(&mut text[3..35], &context.trace_id().to_bytes());
+    write_hex(&mut text[36..52], &context.span_id().to_bytes());
+    write_hex(&mut text[53..], &[flags]);
+    text
+}
+
+fn write_hex(text: &mut [u8], bytes: &[u8]) {
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&HEX[usize::from(*byte)]);
+    }
+}
+
+/// Each byte's two digits.
+static HEX: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 0xf]];
+        byte += 1;
+    }
+    pairs
+};
+
 /// The context in the headers, if there is a good one: anything else begins a new trace.
 pub(crate) fn extract(headers: &HeaderMap) -> Option<SpanContext> {
+    if !is_in(headers) {
+        return None;
+    }
     let mut all = headers.get_all(TRACEPARENT).iter();
     let (Some(one), None) = (all.next(), all.next()) else { return None };
     let (trace, span, flags) = parse(one.as_bytes())?;

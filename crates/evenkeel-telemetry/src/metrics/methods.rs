@@ -3,7 +3,7 @@
 //! beyond their limits are counted as the method `other`, as gRFC A66 has it for unknown ones.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -46,7 +46,9 @@ impl Room {
 
 /// The methods of one target or server.
 pub(super) struct Methods {
-    numbers: ArcSwap<HashMap<Box<str>, u32>>,
+    /// A tree, as each call asks: a hash that strangers can't plan for costs more than a few
+    /// comparisons.
+    numbers: ArcSwap<BTreeMap<Box<str>, u32>>,
     /// By number; the first is [`OTHER`].
     slots: Box<[OnceLock<Box<Method>>]>,
     growing: Mutex<()>,
@@ -161,7 +163,7 @@ impl Methods {
         let Some(slot) = self.slots.get(number) else { return OTHER_METHOD };
         slot.get_or_init(|| Box::new(Method::new(name)));
         let number = number as u32;
-        let mut more = HashMap::clone(&numbers);
+        let mut more = BTreeMap::clone(&numbers);
         more.insert(name.into(), number);
         self.numbers.store(Arc::new(more));
         number
