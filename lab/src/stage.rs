@@ -14,6 +14,7 @@ use crate::{
     dns::{self, Dns},
     error::LabError,
     fleet::Fleet,
+    istiod::Files,
     run::Run,
     slices::{SERVICE, Slices},
 };
@@ -30,6 +31,8 @@ pub(crate) struct Stage {
     pub(crate) fleet: Fleet,
     /// Of a phase whose clients watch EndpointSlices.
     pub(crate) slices: Option<Slices>,
+    /// Of a phase whose control plane follows files.
+    pub(crate) files: Option<Arc<Files>>,
     published: Vec<u8>,
     /// Deleted and not gone yet: their slice says so.
     terminating: Vec<u8>,
@@ -60,6 +63,7 @@ impl Stage {
             dns,
             fleet,
             slices: None,
+            files: None,
             published: Vec::new(),
             terminating: Vec::new(),
             client_env: Vec::new(),
@@ -131,6 +135,9 @@ impl Stage {
         self.published.extend(new);
         self.terminating.retain(|host| !new.contains(host));
         self.terminating.extend(old);
+        if let Some(files) = &self.files {
+            return files.publish(&self.fleet.ips(&self.published));
+        }
         if let Some(at) = self.apply_slice() {
             return at;
         }

@@ -30,6 +30,15 @@ fn an_unknown_phase_is_exit_2_with_the_known_ones() {
 }
 
 #[test]
+fn an_istiod_that_was_named_and_is_none_is_exit_2_before_anything_starts() {
+    let output = lab(&["run", "mesh", "--control-plane", "istiod", "--istiod", "/nonexistent"]);
+    assert_eq!(output.status.code(), Some(2));
+    let error = text(&output.stderr);
+    assert!(error.contains("--istiod names /nonexistent, which is no program"), "{error}");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
 fn bad_usage_is_exit_2_and_help_is_exit_0() {
     for bad in [
         &["run"][..],

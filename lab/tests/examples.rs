@@ -51,15 +51,20 @@ fn round_robin_gives_each_backend_its_third() {
     assert_eq!(example["holds"], true);
 }
 
-/// Whether `lab doctor` finds an Envoy. A test does not install one.
-fn has_envoy() -> bool {
+/// What `lab doctor` says of `id`.
+fn examined(id: &str) -> serde_json::Value {
     let doctor = Command::new(env!("CARGO_BIN_EXE_lab"))
         .args(["doctor", "--output", "json"])
         .output()
         .unwrap();
     let findings: serde_json::Value = serde_json::from_slice(&doctor.stdout).unwrap();
     let findings = findings.as_array().expect("a list");
-    let envoy = findings.iter().find(|of| of["id"] == "envoy").expect("it looks for one");
+    findings.iter().find(|of| of["id"] == id).expect("it looks for it").clone()
+}
+
+/// Whether `lab doctor` finds an Envoy. A test does not install one.
+fn has_envoy() -> bool {
+    let envoy = examined("envoy");
     let seen = envoy["seen"].as_str().expect("a text");
     let found = seen.starts_with("Envoy ");
     if !found {
@@ -151,6 +156,23 @@ fn a_mesh_serves_nobody_without_the_right_identity() {
     let ids: Vec<&str> = checks.iter().filter_map(|check| check["id"].as_str()).collect();
     assert!(ids.contains(&"mesh.strangers.refused"), "{ids:?}");
     assert!(ids.contains(&"mesh.strangers.impostor_unused"), "{ids:?}");
+}
+
+#[test]
+fn a_mesh_plays_under_istiod_and_says_what_it_could_not_show() {
+    let istiod = examined("istiod");
+    if istiod["ok"] != true || !has_envoy() {
+        eprintln!("skipped: {}", istiod["seen"]);
+        return;
+    }
+    let document = run("istiod", &["mesh", "--control-plane", "istiod", "--phase", "steady"]);
+    let example = &document["examples"][0];
+    assert!(example["control_plane"].as_str().is_some_and(|who| who.contains("istiod")));
+    let rows = example["phases"][0]["distributions"][0]["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 3, "{rows:#?}");
+    let not_run = example["checks_not_run"].as_array().expect("checks");
+    assert!(not_run.iter().any(|of| of["id"] == "mesh.steady.mutual_tls"), "{not_run:#?}");
+    assert_eq!(example["holds"], true);
 }
 
 #[test]

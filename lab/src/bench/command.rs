@@ -44,7 +44,8 @@ pub(crate) async fn execute(arguments: BenchArgs) -> ExitCode {
         Err(error) => return could_not_run(&error.to_string()),
     };
     let version = envoy.as_ref().map(|found| found.version.clone());
-    let settings = Settings { keep: arguments.keep, restarts: 0, envoy, envoy_concurrency: 1 };
+    let settings =
+        Settings { keep: arguments.keep, restarts: 0, envoy, envoy_concurrency: 1, istiod: None };
     let run = match Run::new(settings) {
         Ok(run) => Arc::new(run),
         Err(error) => return could_not_run(&error.to_string()),

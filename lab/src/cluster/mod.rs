@@ -11,7 +11,9 @@ use clap::ValueEnum;
 
 pub(crate) mod doctor;
 mod driver;
+mod istio;
 pub(crate) mod kubectl;
+mod mesh;
 pub(crate) mod objects;
 mod overlay;
 mod phases;

@@ -57,7 +57,16 @@ pub(crate) struct ExampleReport {
     pub(crate) picture: &'static str,
     pub(crate) holds: bool,
     pub(crate) phases_not_run: Vec<&'static str>,
+    /// Checks that could not be made of the phases that ran. They have not passed.
+    pub(crate) checks_not_run: Vec<NotChecked>,
     pub(crate) phases: Vec<PhaseReport>,
+}
+
+/// A check that was not made, and why.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct NotChecked {
+    pub(crate) id: &'static str,
+    pub(crate) why: &'static str,
 }
 
 /// One phase.
@@ -132,6 +141,7 @@ impl ExampleReport {
             picture: example.picture,
             holds: phases.iter().all(PhaseReport::holds),
             phases_not_run: not_run.collect(),
+            checks_not_run: Vec::new(),
             phases,
         }
     }

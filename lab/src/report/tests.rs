@@ -19,6 +19,7 @@ fn made_up(holds: bool) -> RunReport {
         picture: "client --> greeter",
         holds,
         phases_not_run: vec!["kill"],
+        checks_not_run: vec![NotChecked { id: "made-up.steady.hot", why: "no fire" }],
         phases: vec![made_up_phase(holds)],
     };
     RunReport {
@@ -130,6 +131,7 @@ fn the_text_shows_lines_picture_doubles_shares_timeline_and_verdicts() {
         "client --> greeter",
         "double: everything",
         "not run: kill",
+        "- made-up.steady.hot was not run: no fire",
         "greeter GREETER_DELAY=20ms",
         "UNAVAILABLE 1",
         "75.00 %",

@@ -53,6 +53,9 @@ fn print_example(out: &mut String, example: &ExampleReport) {
     if !example.phases_not_run.is_empty() {
         *out += &format!("  not run: {}\n", example.phases_not_run.join(", "));
     }
+    for check in &example.checks_not_run {
+        *out += &format!("  - {} was not run: {}\n", check.id, check.why);
+    }
     *out += "\n";
     for phase in &example.phases {
         print_phase(out, phase);

@@ -75,7 +75,7 @@ async fn with_child(
 }
 
 fn settings() -> Settings {
-    Settings { keep: false, restarts: 1, envoy: None, envoy_concurrency: 1 }
+    Settings { keep: false, restarts: 1, envoy: None, envoy_concurrency: 1, istiod: None }
 }
 
 async fn trouble(name: &str) -> LabError {

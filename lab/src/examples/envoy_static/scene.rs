@@ -38,7 +38,7 @@ pub(super) async fn open(
 /// The stage whose client calls sidecar `number`, which is `envoy`.
 pub(super) fn call_through(mut stage: Stage, envoy: Envoy, number: u8) -> Sidecar {
     stage.call_through(stage.block.sidecar(number));
-    Sidecar { stage, envoy, cluster: CLUSTER.to_owned() }
+    Sidecar { stage, envoy, cluster: CLUSTER.to_owned(), is_ours: true }
 }
 
 /// Starts Envoy number `number` of a stage with the file of this example, and `change` in it.

@@ -21,6 +21,7 @@ use crate::{
     run::Run,
 };
 
+pub(crate) mod istiod;
 mod scene;
 mod strangers;
 mod unharmed;
@@ -91,14 +92,14 @@ pub(crate) static EXAMPLE: Example = Example {
         },
         Phase {
             name: "away",
-            what: "kill -9 of the balancer, which is away for 30 s",
+            what: "kill -9 of the control plane, which is away for 30 s",
             calls_per_s: 300,
             seconds: 42,
             play: |run, name| Box::pin(away(run, name)),
         },
         Phase {
             name: "fault",
-            what: "the balancer says: abort 50 % of the calls, then: delay all, then: neither",
+            what: "the control plane says: abort 50 % of the calls, then: delay all, then: neither",
             calls_per_s: 1200,
             seconds: 20,
             play: |run, name| Box::pin(fault(run, name)),
@@ -132,6 +133,9 @@ async fn steady(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
     let (told, _) = open(run, &name, &[], (&BACKENDS, CallFault::None)).await?;
     let mut found = steady::play(&told.sidecar, phase("steady"), ids).await?;
     told.all_alive()?;
+    if !told.sidecar.is_ours {
+        return Ok(found);
+    }
     let (from, to) = secured(&told).await?;
     found.figures.insert("mtls_connections", from.handshakes as f64);
     found.checks.push(mutual_tls(
@@ -169,10 +173,14 @@ async fn secured(told: &Told) -> Result<(Secured, Vec<Secured>), LabError> {
 }
 
 async fn scale(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
+    let (source, to_4_in_time) = match run.istiod() {
+        None => (Source::Xds, "mesh.scale.to_4_within_1s"),
+        Some(_) => (Source::Files, "mesh.scale.to_4_within_12s"),
+    };
     let ids = scale::Ids {
         none_failed: "mesh.scale.none_failed",
         all_on_the_left: "mesh.scale.to_1_all_on_the_left",
-        to_4_in_time: "mesh.scale.to_4_within_1s",
+        to_4_in_time,
         envoy: EnvoyIds {
             nothing_deprecated: "mesh.scale.nothing_deprecated",
             none_rejected: Some("mesh.scale.none_rejected"),
@@ -180,7 +188,7 @@ async fn scale(run: Arc<Run>, name: String) -> Result<PhaseReport, LabError> {
         late: "DNS instead of xDS: a TTL of 5 s lies between",
     };
     let (mut told, _) = open(run, &name, &[], (&BACKENDS, CallFault::None)).await?;
-    let found = scale::play(&mut told.sidecar, Source::Xds, phase("scale"), ids).await?;
+    let found = scale::play(&mut told.sidecar, source, phase("scale"), ids).await?;
     told.all_alive()?;
     Ok(found)
 }

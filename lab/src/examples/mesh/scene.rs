@@ -23,6 +23,10 @@ const NODE: &str = "metadata: { role: ingress, service: greeter-server }";
 /// mesh's pods gives them time for; else the Envoy before it cuts what just arrives.
 const DRAIN: (&str, &str) = ("GREETER_DRAIN_DELAY", "500ms");
 
+/// The same under istiod, which hears of a file 0.25 s after it was written and tells it 0.1 s
+/// later.
+const LONG_DRAIN: (&str, &str) = ("GREETER_DRAIN_DELAY", "3s");
+
 /// Starts the control plane, which says `fault`, pods `hosts` whose greeters have `settings`, and
 /// the client's Envoy.
 ///
@@ -36,6 +40,12 @@ pub(crate) async fn open(
     (hosts, fault): (&[u8], CallFault),
 ) -> Result<(Told, Identities), LabError> {
     let identities = Identities::make(&run, phase)?;
+    if let Some(istiod) = run.istiod().cloned() {
+        let settings = &[&[LONG_DRAIN], settings].concat();
+        let stage = Stage::open(run, phase, settings).await?;
+        let told = Told::open_with_istiod(stage, &istiod.path, fault, hosts).await?;
+        return Ok((told, identities));
+    }
     let settings = &[&[DRAIN], settings].concat();
     let stage = Stage::open_with_api(run, phase, settings).await?;
     let fronts: MakeFronts = Box::new(|stage, replacements| {

@@ -21,6 +21,8 @@ pub(crate) struct Sidecar {
     pub(crate) envoy: Envoy,
     /// The cluster's prefix in Envoy's statistics.
     pub(super) cluster: String,
+    /// Whether what Envoy is given is ours.
+    pub(super) is_ours: bool,
 }
 
 /// The ids of what is checked of Envoy in every phase.
@@ -54,13 +56,16 @@ impl Sidecar {
     /// When Envoy does not answer.
     pub(super) async fn envoy_checks(&self, ids: EnvoyIds) -> Result<Vec<Check>, LabError> {
         let strict = "`type: STRICT_DNS` instead of the extension envoy.clusters.dns";
-        // Those before the backends get the same words.
-        let envoys = || [&self.envoy].into_iter().chain(self.stage.fleet.fronts());
-        let old = envoys().find_map(Envoy::deprecation);
-        let mut checks = vec![nothing_deprecated(ids.nothing_deprecated, old.as_deref(), strict)];
+        let mut checks = Vec::new();
+        if self.is_ours {
+            // Those before the backends get the same words.
+            let fronts = self.stage.fleet.fronts();
+            let old = [&self.envoy].into_iter().chain(fronts).find_map(Envoy::deprecation);
+            checks.push(nothing_deprecated(ids.nothing_deprecated, old.as_deref(), strict));
+        }
         if let Some(id) = ids.none_rejected {
             let (mut accepted, mut rejected) = (0, 0);
-            for envoy in envoys() {
+            for envoy in [&self.envoy].into_iter().chain(self.stage.fleet.fronts()) {
                 let stats = envoy.stats().await?;
                 accepted += stats.sum("update_success");
                 rejected += stats.sum("update_rejected");

@@ -7,13 +7,13 @@ use tokio::time::sleep;
 
 use super::{BACKENDS, EnvoyIds, Sidecar};
 use crate::{
-    checks::{all_served_within, none_failed, only_left_serves},
+    checks::{all_served_within, none_failed, only_left_serves_after},
     client::{Client, Event, Finished, What, first},
     clock::unix_s,
     dns::TTL_S,
     envoy::Stats,
     error::LabError,
-    examples::Phase,
+    examples::{Phase, told::ISTIOD_LIMIT_S},
     report::{
         Distribution, PhaseReport, Timeline,
         timeline::{Proxied, scale_up_by_dns_and_envoy, scale_up_by_xds},
@@ -36,6 +36,8 @@ pub(in crate::examples) enum Source {
     Dns,
     /// A balancer tells it, as soon as the slice changes.
     Xds,
+    /// A control plane tells it that follows files, and waits for more changes before it tells.
+    Files,
 }
 
 /// What the checks of one example are called.
@@ -67,6 +69,26 @@ impl Source {
         match self {
             Self::Dns => f64::from(TTL_S) + 1.0,
             Self::Xds => 1.0,
+            Self::Files => ISTIOD_LIMIT_S,
+        }
+    }
+
+    /// What would leave calls on pods that are gone.
+    fn lingering(self) -> &'static str {
+        match self {
+            Self::Dns | Self::Xds => {
+                "GREETER_DRAIN_DELAY=3s: the pods still serve whoever calls them"
+            }
+            Self::Files => "kill -9 of istiod before: nobody says that pods are about to go",
+        }
+    }
+
+    /// How long after a deletion pods may still be called: until Envoy has heard of it. A drain
+    /// takes milliseconds, or as long as the pods wait for those who have not heard.
+    fn settled_s(self) -> f64 {
+        match self {
+            Self::Dns | Self::Xds => 1.0,
+            Self::Files => ISTIOD_LIMIT_S,
         }
     }
 }
@@ -86,7 +108,8 @@ pub(in crate::examples) async fn play(
     let deleted = unix_s();
     sidecar.stage.delete(&REMOVED).await?;
     let gone = unix_s();
-    sleep(Duration::from_secs(2)).await;
+    // So that there is something to look at after the last moment at which they may be called.
+    sleep(Duration::from_secs_f64(source.settled_s() + 1.0)).await;
 
     sidecar.stage.say("scaling to 4");
     sidecar.stage.fleet.start(&NEW).await?;
@@ -155,7 +178,7 @@ fn timelines(sidecar: &Sidecar, source: Source, events: &[Event], at: &Moments) 
         };
         match source {
             Source::Dns => scale_up_by_dns_and_envoy(&address, &pod, HELD_BACK, &stage.dns, events),
-            Source::Xds => scale_up_by_xds(&address, &pod, events),
+            Source::Xds | Source::Files => scale_up_by_xds(&address, &pod, events),
         }
     };
     NEW.iter().zip(fleet.addresses(&NEW)).map(of).collect()
@@ -186,14 +209,14 @@ fn judge(
             CALLS_MIN,
             "no retries, with pods that end before Envoy knows of it",
         ),
-        only_left_serves(
+        only_left_serves_after(
             ids.all_on_the_left,
             report,
             &fleet.names(&[LEFT]).concat(),
             &fleet.names(&REMOVED),
-            at.deleted,
-            at.published,
-            "GREETER_DRAIN_DELAY=3s: the pods still serve whoever calls them",
+            (at.deleted, at.published),
+            source.settled_s(),
+            source.lingering(),
         ),
         all_served_within(
             ids.to_4_in_time,

@@ -27,7 +27,6 @@ const CALLS_MIN: u64 = 3_000;
 const BACK_LIMIT: Duration = Duration::from_secs(15);
 /// In which something that was rebuilt by the balancer's return would have been.
 const QUIET: Duration = Duration::from_secs(2);
-const SERVED_LIMIT_S: f64 = 1.0;
 const SLOT_S: f64 = 0.1;
 const FLAGS: [&str; 6] = ["--count", "0", "--rate", "100", "--slots", "100ms"];
 /// Envoy's gauge: 1 while it has a stream to the control plane.
@@ -72,7 +71,7 @@ pub(in crate::examples) async fn play(
     let before = scene.sidecar.envoy.stats().await?;
 
     let killed = scene.kill_plane().await?;
-    scene.sidecar.stage.say("killed the balancer: there is none");
+    scene.sidecar.stage.say("killed the control plane: there is none");
     sleep(AWAY).await;
     let started = unix_s();
     scene.start_plane().await?;
@@ -85,7 +84,7 @@ pub(in crate::examples) async fn play(
 
     let published = scene.sidecar.stage.scale_up(&[LATE]).await?;
     let late = scene.sidecar.stage.fleet.names(&[LATE]).concat();
-    let limit = Duration::from_secs_f64(SERVED_LIMIT_S + 4.0);
+    let limit = Duration::from_secs_f64(scene.limit_s() + 4.0);
     client.until(limit, |events| first_call(events, &late).is_some()).await?;
     sleep(Duration::from_millis(500)).await;
 
@@ -117,7 +116,7 @@ fn report(scene: &Told, phase: &Phase, finished: &Finished, at: &Moments) -> Pha
     let mut found = PhaseReport::new(phase.name, phase.what, report);
     found = found.set(&scene.sidecar.stage.with_policy(&FLAGS), &[]);
     found.distributions = vec![
-        Distribution::between("no balancer", &report.slots, SLOT_S, at.killed, at.started),
+        Distribution::between("no control plane", &report.slots, SLOT_S, at.killed, at.started),
         Distribution::whole("all calls", report),
     ];
     found.figures.insert("away_s", at.started - at.killed);
@@ -152,8 +151,8 @@ fn judge(
             ids.back_and_heard,
             &[(late, heard)],
             at.published,
-            SERVED_LIMIT_S,
-            "a balancer that stays away: only it knows of the new pod",
+            scene.limit_s(),
+            "a control plane that stays away: only it knows of the new pod",
         ),
     ]
 }

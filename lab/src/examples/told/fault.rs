@@ -1,5 +1,5 @@
-//! Faults by configuration, as a mesh has them: the balancer's file says it, the route carries it,
-//! Envoy's fault filter does it. Nothing is restarted and no listener is rebuilt.
+//! Faults by configuration, as a mesh has them: the control plane's file says it, the route carries
+//! it, Envoy's fault filter does it. Nothing is restarted and no listener is rebuilt.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ const ABORTED: &str = "ABORTED";
 const SHARE: (f64, f64) = (0.5, 0.02);
 const CALLS_MIN: u64 = 8_000;
 const DELAY_MS: f64 = 100.0;
-/// The balancer looks at its file each second.
-const HEARD_LIMIT: Duration = Duration::from_secs(5);
+/// Beyond the control plane's own bound: our balancer looks at its file each second.
+const HEARD_MARGIN: Duration = Duration::from_secs(4);
 const MANY: [&str; 6] = ["--count", "8000", "--rate", "1000", "--warmup", "5s"];
 const FEW: [&str; 6] = ["--count", "300", "--rate", "200", "--warmup", "5s"];
 const FEW_MIN: u64 = 300;
@@ -77,9 +77,13 @@ async fn change(scene: &Told, fault: CallFault, what: &str) -> Result<(), LabErr
     scene.sidecar.stage.say(what);
     scene.say(fault)?;
     let reloaded = |stats: &Stats| stats.sum("config_reload") > reloads;
-    let heard = scene.sidecar.envoy.until("config_reload", reloaded, HEARD_LIMIT).await?;
+    let limit = Duration::from_secs_f64(scene.limit_s()) + HEARD_MARGIN;
+    let heard = scene.sidecar.envoy.until("config_reload", reloaded, limit).await?;
     if heard.is_none() {
-        scene.sidecar.stage.say("Envoy heard nothing for 5 s; going on");
+        scene
+            .sidecar
+            .stage
+            .say(&format!("Envoy heard nothing for {} s; going on", limit.as_secs()));
     }
     Ok(())
 }
@@ -96,20 +100,20 @@ fn judge(
             SHARE,
             ABORTED,
             CALLS_MIN,
-            "`percent: 60` in the balancer's file",
+            "`percent: 60` in the control plane's file",
         ),
         delayed(
             ids.delayed,
             healthy,
             slow,
             DELAY_MS,
-            "`percent: 10` in the balancer's file: the median call does not wait",
+            "`percent: 10` in the control plane's file: the median call does not wait",
         ),
         none_failed(
             ids.none_failed_without,
             healthy,
             FEW_MIN,
-            "an `abort` that is left in the balancer's file",
+            "an `abort` that is left in the control plane's file",
         ),
         nothing_rebuilt(
             ids.nothing_rebuilt,

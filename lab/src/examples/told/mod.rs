@@ -1,16 +1,18 @@
 //! What examples have in common in which a control plane tells Envoy everything: a stage, a
 //! balancer that watches its API server, and an Envoy that knows the balancer's address and nothing
-//! else. Example 3 is that; example 4 has an Envoy before each backend, too.
+//! else. Example 3 is that; example 4 has an Envoy before each backend, too, and may have istiod in
+//! the balancer's place.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc, time::Duration};
 
 use super::proxied::Sidecar;
 use crate::{
     balancers::Balancers,
-    envoy::{self, Envoy, File, Replacement, Setup},
+    envoy::{self, Envoy, File, Replacement, Setup, Stats},
     error::LabError,
     faults::CallFault,
     fronts::Fronts,
+    istiod::{self, Istiod},
     stage::Stage,
 };
 
@@ -19,6 +21,9 @@ pub(super) mod fault;
 
 /// The only one: what its loss costs is what is to be seen.
 const BALANCER: u8 = 1;
+/// How soon istiod tells what stands in a file: it waits for more changes, 10 s at most
+/// (`PILOT_DEBOUNCE_MAX`), and mostly 0.35 s.
+pub(super) const ISTIOD_LIMIT_S: f64 = 12.0;
 /// In the name of the backends' cluster, whoever names it, and in no other cluster's.
 const SERVICE: &str = "greeter";
 /// What the balancer says of calls in every phase: as in `envoy/sidecar-static.yaml`, but that
@@ -35,8 +40,13 @@ const CALLS: &str = "    \
 /// See the module's head.
 pub(crate) struct Told {
     pub(crate) sidecar: Sidecar,
-    balancers: Balancers,
-    words: Words,
+    plane: Plane,
+}
+
+/// Who tells.
+enum Plane {
+    Balancer(Balancers, Words),
+    Istiod(Istiod),
 }
 
 /// What the balancer's configuration says beside example 3's.
@@ -73,15 +83,56 @@ impl Told {
         }
         stage.scale_up(hosts).await?;
         let config = envoy::substitute(file, &replacements(&stage, &balancers))?;
+        Self::call_through(stage, &config, Plane::Balancer(balancers, words)).await
+    }
+
+    /// Starts istiod, which says `fault`, the backends `hosts` with an Envoy before each, and then
+    /// the client's Envoy.
+    ///
+    /// # Errors
+    ///
+    /// When something can't be started.
+    pub(super) async fn open_with_istiod(
+        mut stage: Stage,
+        program: &Path,
+        fault: CallFault,
+        hosts: &[u8],
+    ) -> Result<Self, LabError> {
+        let listen = stage.block.sidecar(1);
+        let (run, block) = (Arc::clone(&stage.run), Arc::clone(&stage.block));
+        let says = (listen, fault);
+        let istiod = Istiod::start(&run, &stage.phase, &block, says, program).await?;
+        let xds = istiod.xds();
+        stage.files = Some(istiod.files());
+        let before = move |ip| Ok(istiod::bootstrap(ip, "greeter", xds));
+        stage.fleet.put_behind(Fronts::new(run, &stage.phase, Box::new(before)));
+        stage.scale_up(hosts).await?;
+        let config = istiod::bootstrap(*listen.ip(), "client", xds);
+        let told = Self::call_through(stage, &config, Plane::Istiod(istiod)).await?;
+        // It hears of a file a moment after it was written. If it does not, the checks will say so.
+        let sidecar = &told.sidecar;
+        let count = hosts.len() as u64;
+        let listed = |stats: &Stats| sidecar.value(stats, "membership_total") == count;
+        let limit = Duration::from_secs_f64(ISTIOD_LIMIT_S);
+        if sidecar.envoy.until("membership", listed, limit).await?.is_none() {
+            sidecar.stage.say("istiod did not tell Envoy of all pods; going on");
+        }
+        Ok(told)
+    }
+
+    /// Starts the client's Envoy with `config`.
+    async fn call_through(mut stage: Stage, config: &str, plane: Plane) -> Result<Self, LabError> {
         let name = format!("{}-sidecar", stage.phase);
         let concurrency = stage.run.envoy_concurrency();
-        let setup = Setup { name: &name, config: &config, concurrency };
+        let setup = Setup { name: &name, config, concurrency };
         let envoy = Envoy::start(&stage.run, setup).await?;
         stage.call_through(stage.block.sidecar(1));
         let stats = envoy.stats().await?;
         let cluster = stats.owners("membership_total").find(|owner| owner.contains(SERVICE));
         let cluster = cluster.unwrap_or_default().to_owned();
-        Ok(Self { sidecar: Sidecar { stage, envoy, cluster }, balancers, words })
+        // What istiod sends is not ours to mend.
+        let is_ours = matches!(plane, Plane::Balancer(..));
+        Ok(Self { sidecar: Sidecar { stage, envoy, cluster, is_ours }, plane })
     }
 
     /// Has the control plane say `fault` instead of the one before.
@@ -90,8 +141,23 @@ impl Told {
     ///
     /// When its configuration can't be written.
     pub(super) fn say(&self, fault: CallFault) -> Result<(), LabError> {
-        let stage = &self.sidecar.stage;
-        self.balancers.configure(&configuration(stage, &self.words, fault))
+        match &self.plane {
+            Plane::Balancer(balancers, words) => {
+                balancers.configure(&configuration(&self.sidecar.stage, words, fault))
+            }
+            Plane::Istiod(istiod) => {
+                istiod.files().say(fault);
+                istiod.all_alive()
+            }
+        }
+    }
+
+    /// How soon what the control plane is told has to be heard by Envoy.
+    pub(super) fn limit_s(&self) -> f64 {
+        match self.plane {
+            Plane::Balancer(..) => 1.0,
+            Plane::Istiod(_) => ISTIOD_LIMIT_S,
+        }
     }
 
     /// Kills the control plane without warning. Returns when.
@@ -100,7 +166,10 @@ impl Told {
     ///
     /// When it does not run.
     pub(super) async fn kill_plane(&mut self) -> Result<f64, LabError> {
-        self.balancers.kill_9(BALANCER).await
+        match &mut self.plane {
+            Plane::Balancer(balancers, _) => balancers.kill_9(BALANCER).await,
+            Plane::Istiod(istiod) => istiod.kill_9().await,
+        }
     }
 
     /// Starts the control plane again.
@@ -109,12 +178,18 @@ impl Told {
     ///
     /// When it is not ready in time.
     pub(super) async fn start_plane(&mut self) -> Result<(), LabError> {
-        self.balancers.start(&[BALANCER]).await
+        match &mut self.plane {
+            Plane::Balancer(balancers, _) => balancers.start(&[BALANCER]).await,
+            Plane::Istiod(istiod) => istiod.restart().await,
+        }
     }
 
     /// The process ids of the control plane.
     pub(crate) fn plane_pids(&self) -> Vec<u32> {
-        self.balancers.pids()
+        match &self.plane {
+            Plane::Balancer(balancers, _) => balancers.pids(),
+            Plane::Istiod(istiod) => istiod.pid().into_iter().collect(),
+        }
     }
 
     /// Fails when something that nobody ended has ended.
@@ -123,7 +198,10 @@ impl Told {
     ///
     /// [`LabError::Ended`] with its last log lines.
     pub(super) fn all_alive(&self) -> Result<(), LabError> {
-        self.balancers.all_alive()?;
+        match &self.plane {
+            Plane::Balancer(balancers, _) => balancers.all_alive()?,
+            Plane::Istiod(istiod) => istiod.all_alive()?,
+        }
         self.sidecar.all_alive()
     }
 }
