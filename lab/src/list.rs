@@ -52,8 +52,8 @@ pub(crate) fn text(rows: &[Row]) -> String {
             out += &format!("    {:<12} {:>2} s  {}\n", phase.name, phase.seconds, phase.what);
         }
     }
-    out + "\nlab run EXAMPLE... | --all   (--phase PHASE for a part; --control-plane istiod: example 4\n\
-           under Istio's own istiod)\n"
+    out + "\nlab run EXAMPLE... | --all   (--phase PHASE for a part)\n\
+           --control-plane istiod: example 4 under Istio's own control plane\n"
 }
 
 #[cfg(test)]

@@ -152,8 +152,8 @@ impl Plan {
                 return Ok((self.chosen.clone(), Vec::new()));
             }
             Ok(None) => {
-                "the overlay needs Istio, and there is no istiod on this cluster (a Deployment with \
-                 the label app=istiod in any namespace)"
+                "the overlay needs Istio, and there is no istiod on this cluster (a Deployment \
+                 with the label app=istiod in any namespace)"
                     .to_owned()
             }
             Err(error) => format!("the overlay needs Istio, and istiod can't be seen: {error}"),

@@ -19,14 +19,14 @@ const VERSION: &str = "1.31.0";
 pub(super) const MESH: &str = "trustDomain: cluster.local\nrootNamespace: istio-system\n\
     enablePrometheusMerge: false\nenableAutoMtls: false\n";
 
-/// The Service with the pods that are ready. `addresses` makes calls without the Service's name find
-/// it.
+/// The Service with the pods that are ready. `addresses` makes calls without the Service's name
+/// find it.
 ///
-/// Endpoints have all labels of their pods: istiod takes the labels of an Envoy from the endpoint at
-/// its address as soon as it knows one, and not from what the Envoy says. Without the label `pod` one
-/// that connects later would be told another's listeners, and nobody would listen at the pod's
-/// address. They stand in the Service, and are no WorkloadEntries that it selects, so that a change of
-/// several pods is one change of one object, as it is in an EndpointSlice.
+/// Endpoints have all labels of their pods: istiod takes the labels of an Envoy from the endpoint
+/// at its address as soon as it knows one, and not from what the Envoy says. Without the label
+/// `pod` one that connects later would be told another's listeners, and nobody would listen at the
+/// pod's address. They stand in the Service, and are no WorkloadEntries that it selects, so that a
+/// change of several pods is one change of one object, as it is in an EndpointSlice.
 pub(super) fn service(listen: SocketAddrV4, ready: &[Ipv4Addr]) -> String {
     let (ip, port) = (listen.ip(), listen.port());
     let endpoint = |ip: &Ipv4Addr| {
