@@ -19,7 +19,7 @@ fmt:
     cargo fmt --all
 
 # Formatting, clippy, style, dependencies: quick answers before a commit.
-lint: tidy deps
+lint: tidy deps drift
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --locked -- -D warnings
 
@@ -30,6 +30,10 @@ tidy:
 # Bans, features, licences and duplicates of deny.toml; directions between our packages.
 deps:
     cargo xtask deps
+
+# What Cargo, Bazel, Nix, Kustomize and the READMEs say of the same things.
+drift:
+    cargo xtask drift
 
 # What the published packages offer: compared with their api.txt; `just api --write` lists it anew.
 api *arguments:

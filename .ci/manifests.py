@@ -87,8 +87,8 @@ def of_container(name, pod, container):
             for kind in ("startup", "readiness", "liveness")
             if f"{kind}Probe" in container
         }
-        if len(probes) != 3 or probes["readiness"] == probes["liveness"]:
-            yield f"{name}: expected three gRPC probes, two health names, found {probes}"
+        if probes != {"startup": "liveness", "readiness": "readiness", "liveness": "liveness"}:
+            yield f"{name}: expected gRPC probes by liveness and readiness, found {probes}"
         if not sleep:
             yield f"{name}: no preStop sleep, so clients hear of the end after it"
 
@@ -134,7 +134,8 @@ def of_objects(folder, objects):
     for service in objects.get("Service", {}).values():
         name = service["metadata"]["name"]
         yield from selects(f"Service {name}", service["spec"]["selector"], templates)
-        for port in service["spec"]["ports"]:
+        # A headless Service without ports is nobody's target.
+        for port in service["spec"].get("ports", []):
             if port.get("appProtocol") != "grpc" or port["name"] not in ("grpc", "grpclb"):
                 yield f"Service {name}: expected grpc or grpclb with appProtocol grpc, found {port}"
     for name, budget in objects.get("PodDisruptionBudget", {}).items():

@@ -1,6 +1,7 @@
 # shellcheck shell=bash disable=SC2034
-# What .ci/overlays and .ci/mesh do alike: sourced, with `tools` set to ../shared/cluster. The
-# clients' logs are what is looked at, because a user looks at them.
+# What .ci/overlays, .ci/faults and .ci/mesh do alike: sourced, with `root` set to this repository
+# and `tools` to ../shared/cluster. The clients' logs are what is looked at, because a user looks at
+# them.
 
 work=$(mktemp -d)
 failed=0
@@ -19,6 +20,44 @@ verdict() {
         echo "  × $1: $3"
         failed=1
     fi
+}
+
+# with_envoy_or_without: leaves the overlays with Envoy out of `overlays`, and says so, where there
+# is none.
+with_envoy_or_without() {
+    local cache=${CLUSTER_CACHE:-$HOME/.cache/cluster}
+    if [[ " ${overlays[*]} " == *" envoy-"* ]] && ! command -v envoy >/dev/null; then
+        echo "not run: overlays with Envoy; it is neither on PATH nor below $cache/bin"
+        mapfile -t overlays < <(printf '%s\n' "${overlays[@]}" | grep -v '^envoy-')
+    fi
+}
+
+# load_images FOLDER OVERLAY…: on every node; archives as they are, binaries as images of the names
+# that the overlays ask for, and an Envoy for those that have one.
+load_images() {
+    local folder=$1 image name envoy file
+    shift
+    if compgen -G "$folder/*.tar" >/dev/null; then
+        "$tools/load" "$folder"/*.tar >/dev/null 2>&1
+    fi
+    for image in $(for overlay; do kubectl kustomize "$root/kustomize/overlays/$overlay"; done |
+        sed -n 's/^ *image: //p' | sort -u); do
+        name=${image%:*} name=${name#evenkeel-}
+        case $image in
+        envoyproxy/*)
+            envoy=$(command -v envoy)
+            file=$(readlink -f "$envoy")
+            "$tools/mkimage" "$image" --add "$file:/usr/local/bin/envoy" "$envoy" >"$work/image.tar"
+            ;;
+        evenkeel-*)
+            if [[ ! -x $folder/$name ]]; then continue; fi
+            strip -o "$work/$name" "$folder/$name"
+            "$tools/mkimage" "$image" --entrypoint "/$name" --user 65532:65532 "$work/$name" \
+                >"$work/image.tar"
+            ;;
+        esac
+        "$tools/load" "$work/image.tar" >/dev/null 2>&1
+    done
 }
 
 client_of() {

@@ -7,6 +7,7 @@
 //! | `http2-server` | all that a server sends on a connection | a channel with two calls |
 //! | `http2-client` | all that a client sends on a connection | evenkeel-server |
 //! | `grpclb-server` | what a grpclb client sends on its stream | the balancer |
+//! | `xds-server` | what a client of xDS sends on its stream | the balancer |
 //! | `grpclb-client` | a balancer's messages | evenkeel's decoding and evenkeel-core's `grpclb` |
 //!
 //! A panic, a call or look-up that outlives its deadline, a task that outlives its channel, and an
@@ -44,13 +45,14 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     targets::dns::TARGET,
     targets::service_config::TARGET,
     targets::http2_server::TARGET,
     targets::http2_client::TARGET,
     targets::grpclb_server::TARGET,
     targets::grpclb_client::TARGET,
+    targets::xds::TARGET,
 ];
 
 /// The committed inputs of a target with their paths, in the order of their names.

@@ -47,6 +47,11 @@ fn grpclb_clients_are_survived() {
     replay("grpclb-server");
 }
 
+#[test]
+fn xds_clients_are_survived() {
+    replay("xds-server");
+}
+
 const INPUTS_MAX: u64 = 200_000;
 
 fn planted(run: fn(&[u8]) -> String) -> Target {

@@ -25,7 +25,7 @@ use crate::{
         mesh::{self, istiod::NO_IDENTITIES},
     },
     explain::{self, Question},
-    istiod, list,
+    istiod, list, programs,
     progress::Progress,
     reexec,
     report::{NotRun, RunReport, json, text},
@@ -115,6 +115,9 @@ struct RunArgs {
     /// With --on cluster: do not ask before the first change
     #[arg(long)]
     yes: bool,
+    /// Run client, greeter and grpclb from this folder, instead of the lab as each of them
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
     /// Keep the run's folder (the children's logs and reports) and print its path
     #[arg(long)]
     keep: bool,
@@ -313,12 +316,17 @@ async fn run_chosen(arguments: &RunArgs, equipped: Equipped) -> ExitCode {
     if let (true, Some(first)) = (chosen.is_empty(), not_run.first()) {
         return could_not_run(&first.why);
     }
+    let programs = match arguments.programs.as_deref().map(programs::in_folder).transpose() {
+        Ok(programs) => programs,
+        Err(error) => return could_not_run(&error.to_string()),
+    };
     let settings = Settings {
         istiod,
         keep: arguments.keep,
         restarts: arguments.restarts,
         envoy,
         envoy_concurrency: arguments.envoy_concurrency,
+        programs,
     };
     let run = match Run::new(settings) {
         Ok(run) => Arc::new(run),
@@ -346,7 +354,17 @@ async fn run_chosen(arguments: &RunArgs, equipped: Equipped) -> ExitCode {
 
 /// The same on a cluster: other pods, the same checks, report and exit code.
 async fn run_on_cluster(arguments: &RunArgs) -> ExitCode {
+    if arguments.programs.is_some() {
+        return could_not_run(
+            "--programs is for this machine; a cluster runs the overlays' images",
+        );
+    }
     let at = &arguments.at;
+    if arguments.control_plane.is_some() {
+        return could_not_run(
+            "expected no --control-plane with --on cluster: there each overlay says who it is",
+        );
+    }
     let plan = match cluster::plan(
         &arguments.examples,
         arguments.all,

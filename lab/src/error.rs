@@ -29,6 +29,11 @@ pub(crate) enum LabError {
          (lab/src/envoy/files.rs) have to follow the file"
     )]
     Replacement { name: &'static str, piece: String, found: usize },
+    #[error(
+        "--programs: expected the programs client, greeter and grpclb in {}, found no {name}",
+        folder.display()
+    )]
+    NoProgram { folder: PathBuf, name: &'static str },
     #[error(transparent)]
     NoEnvoy(#[from] Missing),
     #[error("an example started an Envoy without saying that it needs one")]

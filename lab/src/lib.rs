@@ -29,6 +29,7 @@ mod istiod;
 mod l4;
 mod list;
 mod process;
+mod programs;
 mod progress;
 mod reexec;
 mod report;

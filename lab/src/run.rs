@@ -21,6 +21,7 @@ use crate::{
     examples::{Example, Phase, mesh},
     istiod,
     process::Nursery,
+    programs,
     progress::Progress,
     reexec::{EXEC, PARENT_ENV},
     report::{ExampleReport, PhaseReport, RunReport, SCHEMA},
@@ -61,6 +62,8 @@ pub(crate) struct Settings {
     pub(crate) envoy_concurrency: u16,
     /// The control plane of example 4, instead of our balancer.
     pub(crate) istiod: Option<istiod::Found>,
+    /// Where greeter, client and grpclb are, when the lab is not to be them itself.
+    pub(crate) programs: Option<PathBuf>,
 }
 
 impl Run {
@@ -75,8 +78,16 @@ impl Run {
         Ok(Self { exe, folder, nursery, progress: Progress::start(), settings })
     }
 
-    /// A command that re-executes the lab as `child`.
+    /// A command that runs `child`: the lab again, or the program of that name in `--programs`.
     pub(crate) fn command(&self, child: &str) -> Command {
+        match self.settings.programs.as_deref().filter(|_| programs::NAMES.contains(&child)) {
+            Some(folder) => self.tied(&folder.join(child)),
+            None => self.again(child),
+        }
+    }
+
+    /// A command that re-executes the lab as `child`.
+    fn again(&self, child: &str) -> Command {
         let mut command = Command::new(&self.exe);
         command.arg(child).env_clear().env(PARENT_ENV, std::process::id().to_string());
         command.envs(ENV_KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
@@ -86,7 +97,7 @@ impl Run {
     /// A command for another program, with the environment of our own children, which dies with the
     /// lab as they do.
     pub(crate) fn tied(&self, program: &Path) -> Command {
-        let mut command = self.command(EXEC);
+        let mut command = self.again(EXEC);
         command.arg(program);
         command
     }

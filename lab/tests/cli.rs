@@ -92,7 +92,7 @@ fn doctor_finds_this_machine_fit_and_prints_each_finding() {
         findings.as_array().expect("a list").iter().filter_map(|of| of["id"].as_str()).collect();
     assert_eq!(
         ids,
-        ["addresses", "ports", "files", "cpus", "clock", "children", "folder", "envoy"]
+        ["addresses", "ports", "files", "cpus", "clock", "children", "folder", "envoy", "istiod"]
     );
 }
 
@@ -152,4 +152,23 @@ fn a_child_without_its_lab_refuses_to_start() {
         .expect("the lab starts");
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("is gone"));
+}
+
+#[test]
+fn a_folder_without_a_program_is_exit_2_with_what_it_lacks() {
+    let folder = folder_of_this_process();
+    std::fs::write(folder.join("client"), "").expect("a file can be written");
+    let shown = folder.to_str().expect("UTF-8");
+    let output = lab(&["run", "baseline", "--programs", shown]);
+    std::fs::remove_dir_all(&folder).expect("it is there");
+    assert_eq!(output.status.code(), Some(2));
+    let error = text(&output.stderr);
+    let expected = format!("expected the programs client, greeter and grpclb in {shown}, found no");
+    assert!(error.contains(&format!("{expected} greeter")), "{error}");
+}
+
+fn folder_of_this_process() -> std::path::PathBuf {
+    let folder = std::env::temp_dir().join(format!("lab-programs-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder can be made");
+    folder
 }

@@ -7,6 +7,7 @@ use std::{fmt, path::PathBuf, process::ExitCode};
 pub mod api;
 pub mod compile_time;
 pub mod deps;
+pub mod drift;
 pub mod metadata;
 pub mod package;
 pub mod policy;
@@ -43,6 +44,7 @@ impl fmt::Display for Finding {
 const USAGE: &str = "usage: cargo xtask COMMAND
   tidy [ROOT]     style as a test: lengths, names, forbidden calls, layout, links
   deps [ROOT]     dependencies: bans, features, licences, duplicates (deny.toml), direction, core
+  drift [ROOT]    what Cargo, Bazel, Nix, Kustomize and the READMEs say of the same things
   api [--write]   the public API of the published packages against (or into) their api.txt
   package         the published packages as users get them: files, build and documentation alone
   compile-time [ROUNDS]
@@ -64,6 +66,9 @@ pub fn main_from(mut args: impl Iterator<Item = String>) -> ExitCode {
     let outcome = match command.as_str() {
         "tidy" => tree::Tree::read(&root).map(|tree| (tidy::check(&tree), tree.summary())),
         "deps" => deps::check(&root),
+        "drift" => {
+            tree::Tree::read(&root).and_then(|tree| Ok((drift::check(&tree)?, tree.summary())))
+        }
         "api" => api::check(&root, write),
         "package" => package::check(&root),
         _ => Err(format!("expected a command, got {command:?}\n{USAGE}")),

@@ -1,7 +1,7 @@
 //! The checks on the repository itself, so that `cargo test` is enough to see what CI will say.
 //! Bazel does not run this file: its sandbox holds declared files only.
 
-use xtask::{Finding, deps, tidy, tree::Tree, workspace_root};
+use xtask::{Finding, deps, drift, tidy, tree::Tree, workspace_root};
 
 fn assert_none(findings: &[Finding]) {
     let shown: Vec<String> = findings.iter().map(Finding::to_string).collect();
@@ -18,4 +18,10 @@ fn the_repository_is_tidy() {
 fn the_dependencies_are_allowed() {
     let (findings, _) = deps::check(&workspace_root()).expect("cargo knows the dependencies");
     assert_none(&findings);
+}
+
+#[test]
+fn nothing_has_drifted() {
+    let tree = Tree::read(&workspace_root()).expect("the repository can be read");
+    assert_none(&drift::check(&tree).expect("every file that is compared can be read"));
 }

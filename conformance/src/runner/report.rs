@@ -11,6 +11,8 @@ pub(crate) struct Report<'a, W> {
     passed: u32,
     failed: u32,
     not_supported: u32,
+    /// What did not pass, as it was said, for the end: a reader of a log sees its last lines first.
+    complaints: Vec<String>,
     /// Every row that came, in order, with whether it failed.
     rows: Vec<(Row, bool)>,
 }
@@ -18,7 +20,15 @@ pub(crate) struct Report<'a, W> {
 impl<'a, W: Write> Report<'a, W> {
     /// An empty report that writes to `out`.
     pub(crate) fn new(expectations: &'a Expectations, out: W) -> Self {
-        Self { expectations, out, passed: 0, failed: 0, not_supported: 0, rows: Vec::new() }
+        Self {
+            expectations,
+            out,
+            passed: 0,
+            failed: 0,
+            not_supported: 0,
+            complaints: Vec::new(),
+            rows: Vec::new(),
+        }
     }
 
     /// Judges one row and says so.
@@ -32,12 +42,12 @@ impl<'a, W: Write> Report<'a, W> {
             }
             Verdict::Failed(why) => {
                 self.failed += 1;
-                self.line(&format!("× {name}: {}", row.in_words()));
+                self.complain(format!("× {name}: {}", row.in_words()));
                 for text in why {
-                    self.line(&format!("    {text}"));
+                    self.complain(format!("    {text}"));
                 }
                 for text in row.errors() {
-                    self.line(&format!("    an error of it: {text}"));
+                    self.complain(format!("    an error of it: {text}"));
                 }
             }
             Verdict::NotSupportedYet => {
@@ -61,12 +71,19 @@ impl<'a, W: Write> Report<'a, W> {
         for expected in missing {
             self.failed += 1;
             let Expected { scenario, case, .. } = expected;
-            self.line(&format!("× {scenario} / {case}: the row did not come"));
+            self.complain(format!("× {scenario} / {case}: the row did not come"));
         }
     }
 
-    /// Says the sum; whether all is well.
+    /// Says what did not pass once more, and the sum; whether all is well.
     pub(crate) fn sum(&mut self) -> bool {
+        let complaints = std::mem::take(&mut self.complaints);
+        if !complaints.is_empty() {
+            self.line("what did not pass:");
+        }
+        for text in complaints {
+            self.line(&text);
+        }
         self.line(&format!(
             "conformance: {} passed, {} failed, {} not supported yet",
             self.passed, self.failed, self.not_supported
@@ -99,6 +116,11 @@ impl<'a, W: Write> Report<'a, W> {
             row.failed_by_run.clear();
         }
         rows
+    }
+
+    fn complain(&mut self, text: String) {
+        self.line(&text);
+        self.complaints.push(text);
     }
 
     fn line(&mut self, text: &str) {
@@ -149,6 +171,11 @@ mod tests {
              expected fail = 0, got 2\n    \
              an error of it: connection refused\n\
              - dead / ring_hash_experimental: not supported yet: no ring\n\
+             × dead / pick_first: the row did not come\n\
+             what did not pass:\n\
+             × dead / round_robin: 2 failed of 9\n    \
+             expected fail = 0, got 2\n    \
+             an error of it: connection refused\n\
              × dead / pick_first: the row did not come\n\
              conformance: 1 passed, 2 failed, 1 not supported yet\n"
         );

@@ -7,19 +7,19 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::SystemTime,
 };
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::{
     config::{Config, Limits, ServiceConfig},
-    demand::{Demand, ON_DEMAND_MAX, Refused},
+    demand::Demand,
     grpclb::{ClientTotals, EncodedList, Ring, Slots, drop_token},
     key::ServiceKey,
     merge::{Change, Merge},
@@ -27,8 +27,13 @@ use crate::{
     newest::Newest,
     observe::{Refusals, Warnings},
     snapshot::{ENDPOINTS_MAX, Published, Snapshot},
-    weights::{Factors, LoadAware},
+    weights::{ClientLoads, Factors, LoadAware},
+    zones::Zones,
 };
+
+mod on_demand;
+
+pub(crate) use on_demand::Subscriber;
 
 /// What is served in this process; clones are the same.
 #[derive(Clone)]
@@ -46,12 +51,16 @@ pub(crate) struct Inner {
     sources: Mutex<BTreeMap<String, SourceStatus>>,
     watched: watch::Sender<Arc<BTreeSet<ServiceKey>>>,
     load_aware: watch::Sender<Arc<BTreeMap<ServiceKey, LoadAware>>>,
+    client_loads: ClientLoads,
+    /// Somebody has said what there is beside the flags, be it nothing.
+    is_configured: AtomicBool,
     synced: watch::Sender<bool>,
     /// No source is bad.
     good: watch::Sender<bool>,
     news: News,
     pub(crate) refusals: Refusals,
     pub(crate) warnings: Warnings,
+    pub(crate) zones: Zones,
 }
 
 /// Counts what has changed: for those who read everything, and look again then.
@@ -78,6 +87,8 @@ pub(crate) struct Directory {
     pub(crate) services: BTreeMap<ServiceKey, Arc<Service>>,
     /// The file's, with what flags and clients add.
     pub(crate) config: Arc<Config>,
+    /// Those of the services that nobody has configured.
+    pub(crate) on_demand: BTreeSet<ServiceKey>,
 }
 
 impl Directory {
@@ -109,13 +120,15 @@ pub(crate) struct Service {
     pub(crate) totals: Mutex<ClientTotals>,
     pub(crate) slots: Mutex<Slots>,
     pub(crate) streams: AtomicUsize,
+    /// Streams of xDS that name it, where it is here on demand.
+    subscribers: AtomicUsize,
     pub(crate) streams_total: AtomicU64,
     pub(crate) lists_sent: AtomicU64,
     news: News,
 }
 
 impl Control {
-    /// Serves what `flags` say until [`Control::configure`] adds to it.
+    /// Serves what `flags` say until [`Control::configure`] adds to it, and is not in sync before.
     #[must_use]
     pub fn new(rules: NameRules, flags: Config) -> Self {
         let inner = Inner {
@@ -126,22 +139,27 @@ impl Control {
             sources: Mutex::default(),
             watched: watch::Sender::default(),
             load_aware: watch::Sender::default(),
+            client_loads: ClientLoads::default(),
+            is_configured: AtomicBool::new(false),
             synced: watch::Sender::new(false),
             good: watch::Sender::new(true),
             news: News::default(),
             refusals: Refusals::default(),
             warnings: Warnings::default(),
+            zones: Zones::default(),
         };
         let control = Self { inner: Arc::new(inner) };
-        control.configure(&Config::default());
+        control.rebuild(&lock(&control.inner.asked));
         control
     }
 
     /// Serves what this configuration and the flags say, and nothing else. Services that stay keep
-    /// their clients and their endpoints; clients of those that go are told.
+    /// their clients and their endpoints; clients of those that go are told. Where flags are all
+    /// there is, it is called with an empty one: before, nobody knows that there is no more.
     pub fn configure(&self, file: &Config) {
         let mut asked = lock(&self.inner.asked);
         asked.file = file.clone();
+        self.inner.is_configured.store(true, Ordering::Relaxed);
         self.rebuild(&asked);
     }
 
@@ -149,9 +167,12 @@ impl Control {
         let inner = &*self.inner;
         let mut config = asked.file.with_flags(&inner.flags);
         self.add_default(&mut config);
-        for key in asked.demand.keys() {
-            config.services.entry(key).or_default();
+        let mut on_demand = asked.demand.keys();
+        on_demand.retain(|key| !config.services.contains_key(key));
+        for key in &on_demand {
+            config.services.entry(key.clone()).or_default();
         }
+        config.fill_load_aware(inner.flags.load_aware);
         let before = inner.directory.load_full();
         let mut services = BTreeMap::new();
         for (key, service) in &config.services {
@@ -166,7 +187,8 @@ impl Control {
         let load_aware: BTreeMap<_, _> = load_aware
             .filter_map(|(key, service)| Some((key.clone(), service.policy.load_aware?)))
             .collect();
-        let directory = Arc::new(Directory { names, services, config: Arc::new(config) });
+        let config = Arc::new(config);
+        let directory = Arc::new(Directory { names, services, config, on_demand });
         inner.directory.store(directory.clone());
         inner.news.add();
         for (key, service) in &before.services {
@@ -187,6 +209,7 @@ impl Control {
             *now = Arc::new(load_aware);
             changed
         });
+        inner.zones.want(&directory.config.clients);
         inner.note_sync();
     }
 
@@ -199,57 +222,6 @@ impl Control {
         };
         if !config.services.keys().any(|other| same(&other)) {
             config.services.insert(key.clone(), ServiceConfig::default());
-        }
-    }
-
-    /// The service that a client's name leads to; one that only is there from now on because the
-    /// client asks for it is one of [`NameRules::namespaces`].
-    pub(crate) fn service(&self, name: &str) -> Result<Arc<Service>, NameError> {
-        let directory = self.directory();
-        let unknown = match directory.resolve(name) {
-            Ok(service) => return Ok(service.clone()),
-            Err(error @ NameError::Bad(_)) => return Err(error),
-            Err(error) => error,
-        };
-        let Some(key) = directory.names.on_demand(name) else { return Err(unknown) };
-        let mut asked = lock(&self.inner.asked);
-        match asked.demand.add(&key, Instant::now()) {
-            Ok(is_new) => {
-                if is_new {
-                    info!(service = %key, "asked for, and watched from now on");
-                    self.rebuild(&asked);
-                }
-            }
-            Err(Refused::Absent) => {
-                return Err(NameError::Unknown(format!("{key} has no EndpointSlices")));
-            }
-            Err(Refused::TooMany) => {
-                let text = format!("there are {ON_DEMAND_MAX} services on demand; configure {key}");
-                return Err(NameError::Unknown(text));
-            }
-        }
-        self.directory().services.get(&key).cloned().ok_or(unknown)
-    }
-
-    /// Notes that a service does not exist; true when it was there on demand, and is gone now.
-    pub fn absent(&self, key: &ServiceKey) -> bool {
-        let mut asked = lock(&self.inner.asked);
-        let was_here = asked.demand.is_absent(key, Instant::now());
-        if was_here {
-            self.rebuild(&asked);
-        }
-        was_here
-    }
-
-    /// Lets go of services on demand that have had no clients for [`crate::ON_DEMAND_IDLE`].
-    pub fn sweep(&self) {
-        let mut asked = lock(&self.inner.asked);
-        let directory = self.directory();
-        let is_used = |key: &ServiceKey| {
-            directory.services.get(key).is_some_and(|service| service.open_streams() > 0)
-        };
-        if asked.demand.sweep(Instant::now(), is_used) {
-            self.rebuild(&asked);
         }
     }
 
@@ -267,6 +239,11 @@ impl Control {
         if let Some(service) = self.inner.directory.load().services.get(key) {
             service.publish(|merge| merge.weigh(factors));
         }
+    }
+
+    /// What clients report of the load of endpoints.
+    pub(crate) fn client_loads(&self) -> &ClientLoads {
+        &self.inner.client_loads
     }
 
     /// The services whose weights follow the load.
@@ -330,7 +307,8 @@ impl Control {
         self.inner.watched.subscribe()
     }
 
-    /// True once every service has had a snapshot, and from then on.
+    /// True once the first configuration is here and every service of it and of the flags has had a
+    /// snapshot, and from then on.
     #[must_use]
     pub fn synced(&self) -> watch::Receiver<bool> {
         self.inner.synced.subscribe()
@@ -374,12 +352,17 @@ impl Inner {
     }
 
     fn note_sync(&self) {
-        if *self.synced.borrow() {
+        if *self.synced.borrow() || !self.is_configured.load(Ordering::Relaxed) {
             return;
         }
         let directory = self.directory.load();
         let mut services = directory.services.values();
-        if services.all(|service| service.published.borrow().snapshot().is_some()) {
+        // Whoever asks for what is not there does not keep the others back.
+        let is_known = |service: &Arc<Service>| {
+            service.published.borrow().snapshot().is_some()
+                || directory.on_demand.contains(&service.key)
+        };
+        if services.all(is_known) {
             self.synced.send_replace(true);
         }
     }
@@ -403,6 +386,7 @@ impl Service {
             totals: Mutex::default(),
             slots: Mutex::default(),
             streams: AtomicUsize::new(0),
+            subscribers: AtomicUsize::new(0),
             streams_total: AtomicU64::new(0),
             lists_sent: AtomicU64::new(0),
             news,
@@ -446,17 +430,18 @@ impl Service {
         self.merge().left_out()
     }
 
-    /// The list of a snapshot for clients that get all of it.
-    pub(crate) fn list(&self, snapshot: &Snapshot) -> Arc<EncodedList> {
-        self.list.get(snapshot, || {
-            let serving: Vec<_> = snapshot.serving().collect();
+    /// The list of a snapshot for clients that get all of it, or all of their zone's part.
+    pub(crate) fn list(&self, snapshot: &Snapshot, part: Option<&Arc<str>>) -> Arc<EncodedList> {
+        self.list.get(snapshot, part, || {
+            let serving: Vec<_> = snapshot.serving_for(part.map(|zone| &**zone)).collect();
             EncodedList::new(&serving, &snapshot.policy.drops)
         })
     }
 
-    /// The order of a snapshot's endpoints for clients that get a part of it.
-    pub(crate) fn ring(&self, snapshot: &Snapshot) -> Arc<Ring> {
-        self.ring.get(snapshot, || Ring::new(snapshot.serving().cloned().collect()))
+    /// The order of a snapshot's endpoints for clients that get a subset.
+    pub(crate) fn ring(&self, snapshot: &Snapshot, part: Option<&Arc<str>>) -> Arc<Ring> {
+        let serving = || snapshot.serving_for(part.map(|zone| &**zone)).cloned().collect();
+        self.ring.get(snapshot, part, || Ring::new(serving()))
     }
 
     /// What clients reported so far.

@@ -43,12 +43,15 @@ mod room;
 pub mod snapshot;
 pub mod sources;
 pub mod status;
+mod stream;
 pub mod weights;
 mod wire;
 pub mod xds;
+mod zones;
 
 pub use control::{Control, SourceStatus};
 pub use demand::{ABSENT_TIME, ON_DEMAND_IDLE, ON_DEMAND_MAX};
 pub use key::{LABEL_BYTES_MAX, Port, ServiceKey};
 pub use observe::{Refusal, Warning};
 pub use peer::Peer;
+pub use zones::CLIENT_SERVICES_MAX;

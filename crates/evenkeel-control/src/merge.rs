@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use crate::{
     config::ServiceConfig,
     key::ServiceKey,
-    snapshot::{ENDPOINTS_MAX, Endpoint, Snapshot},
+    snapshot::{ENDPOINTS_MAX, Endpoint, Snapshot, hinted_zones},
     weights::{FACTOR_MEAN, Factors},
 };
 
@@ -106,7 +106,8 @@ impl Merge {
             None => 1,
         };
         let (service, policy) = (self.key.clone(), policy.clone());
-        let snapshot = Arc::new(Snapshot { service, version, endpoints: endpoints.into(), policy });
+        let (zones, endpoints) = (Arc::new(hinted_zones(&endpoints)), endpoints.into());
+        let snapshot = Arc::new(Snapshot { service, version, endpoints, policy, zones });
         self.current = Some(snapshot.clone());
         Some(snapshot)
     }

@@ -97,8 +97,15 @@ named! {
         EmptyMessage => "empty_message",
         /// A request of xDS answered a response that is not the newest, or was never sent.
         XdsStaleNonce => "xds_stale_nonce",
+        /// A stream of xDS named more services on demand than one may have.
+        XdsOnDemandMax => "xds_on_demand_max",
         /// A report of load had more clusters, localities, categories or metrics than are counted.
         XdsLoadNames => "xds_load_names",
+        /// A report of load was gathered over no time, or over hours; what it says of endpoints was
+        /// left out.
+        XdsLoadInterval => "xds_load_interval",
+        /// A report of load had endpoints without an address, or more than are kept.
+        XdsLoadEndpoints => "xds_load_endpoints",
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -110,6 +110,7 @@ pub struct ClientStatus {
     service: ServiceKey,
     slot: u32,
     since: Instant,
+    zone: OnceLock<Arc<str>>,
     version: AtomicU64,
     entries: AtomicU64,
     pub(crate) reports: AtomicU64,
@@ -129,6 +130,8 @@ pub struct ClientView {
     pub name: String,
     /// What it got.
     pub service: ServiceKey,
+    /// Its zone, where that is known.
+    pub zone: Option<String>,
     /// Its number among the service's clients, which says where its list begins.
     pub slot: u32,
     /// How long its stream is open, in seconds.
@@ -151,10 +154,15 @@ impl ClientStatus {
             service,
             slot,
             since: Instant::now(),
+            zone: OnceLock::new(),
             version: AtomicU64::new(0),
             entries: AtomicU64::new(0),
             reports: AtomicU64::new(0),
         }
+    }
+
+    pub(crate) fn found(&self, zone: &Arc<str>) {
+        self.zone.get_or_init(|| zone.clone());
     }
 
     pub(crate) fn told(&self, version: u64, entries: usize) {
@@ -172,6 +180,7 @@ impl ClientStatus {
             identity: self.identity.clone(),
             name: self.name.clone(),
             service: self.service.clone(),
+            zone: self.zone.get().map(ToString::to_string),
             slot: self.slot,
             connected_s: self.since.elapsed().as_secs_f64(),
             version: load(&self.version),
@@ -255,6 +264,9 @@ fn of_process(page: &mut Page, control: &Control, grpclb: &Grpclb) {
     gauge(page, "evenkeel_balancer_synced", "1 once every service has had endpoints.", synced);
     let streams = grpclb.streams() as f64;
     gauge(page, "evenkeel_balancer_open_streams", "Open BalanceLoad streams.", streams);
+    let located = control.places().borrow().len() as f64;
+    let help = "Addresses of clients whose zone is known.";
+    gauge(page, "evenkeel_balancer_clients_located", help, located);
     let sources = control.sources();
     let good =
         sources.iter().map(|(name, s)| ([("source", &name[..])], f64::from(u8::from(s.good))));

@@ -175,6 +175,91 @@ async fn watches_come_and_go_with_the_configuration() {
     .await;
 }
 
+fn hinted(last: u8, zones: &[&str]) -> SliceEndpoint {
+    let for_zones = zones.iter().map(ToString::to_string).collect();
+    SliceEndpoint { for_zones, ..SliceEndpoint::ready([10, 1, 0, last]) }
+}
+
+fn client_in(last: u8, zone: &str) -> SliceEndpoint {
+    SliceEndpoint { zone: Some(zone.into()), ..SliceEndpoint::ready([10, 2, 0, last]) }
+}
+
+/// The last numbers of the addresses in the next list.
+async fn listed(client: &mut client::Client) -> Vec<u8> {
+    let mut last: Vec<u8> = client.servers().await.iter().map(|one| one.ip_address[3]).collect();
+    last.sort_unstable();
+    last
+}
+
+#[tokio::test]
+async fn clients_get_the_endpoints_that_are_hinted_for_their_zone() {
+    let stage = Stage::new("{services: [{name: greeter, port: 8000}], clients: [shops]}").await;
+    let greeter = |endpoints| stage.server.apply(&SliceSpec::new("greeter", 8000, endpoints));
+    let shops = |clients| stage.server.apply(&SliceSpec::new("shops", 1, clients));
+    greeter(vec![hinted(1, &["a"]), hinted(2, &["b"]), hinted(3, &["a"])]);
+    shops(vec![client_in(1, "b")]);
+    has(&mut stage.follow("greeter:8000"), &[1, 2, 3]).await;
+    stage.source_when("clients/shops.default", |status| status.good).await;
+    let balancer = client::Stage::of(stage.control.clone());
+    let open = async |from: &str| {
+        let mut client = balancer.client_from("greeter", from);
+        client.next().await;
+        client
+    };
+    let mut here = open("10.2.0.1:1").await;
+    assert_eq!(listed(&mut here).await, [2]);
+    let mut outside = open("10.9.0.9:1").await;
+    assert_eq!(listed(&mut outside).await, [1, 2, 3]);
+    // Its pod is newer than its slice.
+    let mut early = open("10.2.0.2:1").await;
+    assert_eq!(listed(&mut early).await, [1, 2, 3]);
+    shops(vec![client_in(1, "b"), client_in(2, "a")]);
+    assert_eq!(listed(&mut early).await, [1, 3]);
+    outside.is_quiet().await;
+
+    let zones: Vec<_> = balancer.status().clients.into_iter().map(|client| client.zone).collect();
+    assert_eq!(zones, [Some("b".into()), None, Some("a".into())]);
+    assert!(balancer.metrics().contains("evenkeel_balancer_clients_located 2\n"));
+
+    // The last one of the zone goes, and Kubernetes hints another.
+    greeter(vec![hinted(1, &["a", "b"]), hinted(3, &["a"])]);
+    assert_eq!(listed(&mut here).await, [1]);
+    assert_eq!(listed(&mut early).await, [1, 3]);
+    // Hints are void while one endpoint has none.
+    greeter(vec![hinted(1, &["a", "b"]), hinted(3, &["a"]), hinted(4, &[])]);
+    assert_eq!(listed(&mut here).await, [1, 3, 4]);
+    assert_eq!(listed(&mut early).await, [1, 3, 4]);
+    // A client that is known stays where it is when its slice goes.
+    shops(vec![]);
+    greeter(vec![hinted(1, &["a"]), hinted(4, &["b"])]);
+    assert_eq!(listed(&mut here).await, [4]);
+}
+
+#[tokio::test]
+async fn subsets_are_of_the_zones_endpoints() {
+    let yaml = "{services: [{name: greeter, port: 8000, subset: {size: 2}}], clients: [shops]}";
+    let stage = Stage::new(yaml).await;
+    let zone = |last: u8| if last <= 3 { "a" } else { "b" };
+    let endpoints = (1..=6).map(|last| hinted(last, &[zone(last)])).collect();
+    stage.server.apply(&SliceSpec::new("greeter", 8000, endpoints));
+    let clients = (1..=3).map(|last| client_in(last, "b")).collect();
+    stage.server.apply(&SliceSpec::new("shops", 1, clients));
+    has(&mut stage.follow("greeter:8000"), &[1, 2, 3, 4, 5, 6]).await;
+    stage.source_when("clients/shops.default", |status| status.good).await;
+    let balancer = client::Stage::of(stage.control.clone());
+    let (mut open, mut seen) = (Vec::new(), Vec::new());
+    for last in 1..=3 {
+        let mut client = balancer.client_from("greeter", &format!("10.2.0.{last}:1"));
+        client.next().await;
+        let list = listed(&mut client).await;
+        assert!(list.len() == 2 && list.iter().all(|last| *last > 3), "{list:?}");
+        seen.extend(list);
+        open.push(client);
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, [4, 4, 5, 5, 6, 6], "each has as many clients as another");
+}
+
 #[tokio::test]
 async fn services_of_a_namespace_are_watched_when_somebody_asks() {
     let rules = NameRules { namespaces: ["default".to_owned()].into(), ..NameRules::default() };

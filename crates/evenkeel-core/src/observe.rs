@@ -1,7 +1,9 @@
 //! What a channel tells about itself. Core defines the events; who counts, logs or traces them
 //! implements [`Recorder`] (evenkeel-telemetry, the services, a test).
 
-use crate::{Address, BalancerNews, ConnectivityState, Status};
+use std::sync::Arc;
+
+use crate::{Address, BalancerNews, ConnectivityState, Endpoint, Status};
 
 /// Something that happened in a channel. Times are the receiver's own clock's.
 #[derive(Debug)]
@@ -13,6 +15,8 @@ pub enum Event<'a> {
     ResolverUpdate {
         /// The first address of each endpoint.
         addresses: &'a [Address],
+        /// The endpoints themselves, in the same order.
+        endpoints: &'a [Endpoint],
     },
     /// A resolver had no answer.
     ResolverError(&'a Status),
@@ -76,10 +80,56 @@ pub trait Recorder: Send + Sync {
     fn record(&self, event: &Event<'_>);
 }
 
+/// One recorder made of several, each of which hears every event, in their order.
+pub fn all(mut recorders: Vec<Arc<dyn Recorder>>) -> Arc<dyn Recorder> {
+    match recorders.len() {
+        0 => Arc::new(NoRecorder),
+        // The usual case pays for no list.
+        1 => recorders.remove(0),
+        _ => Arc::new(Recorders(recorders)),
+    }
+}
+
+struct Recorders(Vec<Arc<dyn Recorder>>);
+
+impl Recorder for Recorders {
+    fn record(&self, event: &Event<'_>) {
+        for recorder in &self.0 {
+            recorder.record(event);
+        }
+    }
+}
+
 /// A recorder that drops everything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoRecorder;
 
 impl Recorder for NoRecorder {
     fn record(&self, _event: &Event<'_>) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    struct Named(&'static str, Arc<Mutex<Vec<&'static str>>>);
+
+    impl Recorder for Named {
+        fn record(&self, _event: &Event<'_>) {
+            self.1.lock().expect("not poisoned").push(self.0);
+        }
+    }
+
+    #[test]
+    fn every_recorder_hears_every_event_in_order() {
+        let heard = Arc::<Mutex<Vec<_>>>::default();
+        let named = |name| Arc::new(Named(name, heard.clone())) as Arc<dyn Recorder>;
+        let event = Event::ChannelState(ConnectivityState::Ready);
+        all(Vec::new()).record(&event);
+        all(vec![named("alone")]).record(&event);
+        all(vec![named("first"), named("second")]).record(&event);
+        assert_eq!(*heard.lock().expect("not poisoned"), ["alone", "first", "second"]);
+    }
 }

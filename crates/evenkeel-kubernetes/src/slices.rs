@@ -2,7 +2,12 @@
 //! and each 100 endpoints, more while the control plane moves endpoints between them; only
 //! together they mean anything.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{ServiceKey, api};
 
@@ -55,6 +60,31 @@ impl Slices {
     /// Endpoints in all of them, usable or not, a dual-stack pod once for each family.
     pub fn endpoints_count(&self) -> usize {
         self.by_name.values().map(|slice| slice.endpoints.len()).sum()
+    }
+
+    /// The zone of each address whose node has one, ready or not: where a pod is does not depend on
+    /// what it does.
+    pub fn zones(&self) -> HashMap<IpAddr, Arc<str>> {
+        let zoned =
+            self.endpoints().filter_map(|endpoint| Some((endpoint, endpoint.zone.clone()?)));
+        let of_each = zoned.flat_map(|(endpoint, zone)| {
+            endpoint.addresses.iter().map(move |address| (*address, zone.clone()))
+        });
+        of_each.collect()
+    }
+
+    /// For which zones each ready address is hinted; those without hints are left out. For who
+    /// tells endpoints to others: [`Slices::select`] honours the hints for one zone by itself.
+    pub fn hints(&self) -> HashMap<IpAddr, &[Arc<str>]> {
+        let hinted = self.endpoints().filter(|of| of.ready && !of.for_zones.is_empty());
+        let of_each = hinted.flat_map(|endpoint| {
+            endpoint.addresses.iter().map(|address| (*address, &endpoint.for_zones[..]))
+        });
+        of_each.collect()
+    }
+
+    fn endpoints(&self) -> impl Iterator<Item = &SliceEndpoint> {
+        self.by_name.values().flat_map(|slice| &slice.endpoints)
     }
 
     /// Slices and addresses that can't be used: of type FQDN, or not what their type says.

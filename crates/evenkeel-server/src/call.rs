@@ -22,7 +22,8 @@ use tower_service::Service as _;
 use tracing::{debug, error};
 
 use crate::{
-    config::RESPONSE_PIECE_BYTES_MAX,
+    config::{RESPONSE_PIECE_BYTES_MAX, Settings},
+    layer::{CallStart, Layer, Scope},
     observe::Event,
     orca::{CallMetrics, Orca, report},
     streams::{Progress, Streams},
@@ -38,6 +39,7 @@ pub(crate) struct CallService {
     streams: Streams,
     /// Where trailers carry reports.
     orca: Option<Orca>,
+    layer: Option<Layer>,
 }
 
 impl CallService {
@@ -46,10 +48,11 @@ impl CallService {
         info: TcpConnectInfo,
         extensions: Option<Extensions>,
         streams: Streams,
-        orca: Option<&Orca>,
+        settings: &Settings,
     ) -> Self {
-        let orca = orca.filter(|orca| orca.per_call).cloned();
-        Self { routes, info, extensions, streams, orca }
+        let orca = settings.orca.as_ref().filter(|orca| orca.per_call).cloned();
+        let layer = settings.layer.clone();
+        Self { routes, info, extensions, streams, orca, layer }
     }
 }
 
@@ -62,17 +65,22 @@ impl Service<Request<Incoming>> for CallService {
 
     fn call(&self, mut request: Request<Incoming>) -> CallFuture {
         self.streams.record(Event::StreamOpened);
+        let mut scope = self.begin(&mut request);
         let timeout = match timeout::from_headers(request.headers()) {
             Ok(timeout) => timeout,
-            Err(status) => return CallFuture::refused(status),
+            Err(status) => {
+                scope.end(Some(status.code() as u8));
+                return CallFuture::refused(status);
+            }
         };
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        let guard = Guard {
+        let mut guard = Guard {
             timer: deadline.map(|deadline| Box::pin(sleep_until(deadline))),
             path: request.uri().path_and_query().cloned(),
             progress: self.streams.announce(deadline),
             streams: self.streams.clone(),
             metrics: self.orca.as_ref().map(|orca| CallMetrics::new(&orca.metrics)),
+            scope,
         };
         if let Some(metrics) = &guard.metrics {
             request.extensions_mut().insert(metrics.clone());
@@ -85,8 +93,24 @@ impl Service<Request<Incoming>> for CallService {
         let mut routes = self.routes.clone();
         match guard.catch(|| routes.call(request)) {
             Ok(future) => CallFuture { handler: Some((future, guard)), refused: None },
-            Err(status) => CallFuture::refused(status),
+            Err(status) => {
+                guard.scope.end(Some(status.code() as u8));
+                CallFuture::refused(status)
+            }
         }
+    }
+}
+
+impl CallService {
+    fn begin(&self, request: &mut Request<Incoming>) -> Scope {
+        let Some(layer) = &self.layer else { return Scope::default() };
+        let mut extensions = std::mem::take(request.extensions_mut());
+        let (path, headers) = (request.uri().path(), request.headers());
+        let peer = self.info.remote_addr();
+        let call = CallStart { path, headers, extensions: &mut extensions, peer };
+        let scope = Scope::begin(layer, call);
+        *request.extensions_mut() = extensions;
+        scope
     }
 }
 
@@ -100,6 +124,8 @@ struct Guard {
     streams: Streams,
     /// What the call's end reports of its load.
     metrics: Option<CallMetrics>,
+    /// What the user runs around the call.
+    scope: Scope,
 }
 
 impl Guard {
@@ -115,12 +141,14 @@ impl Guard {
 
     /// Runs a piece of the handler. It is not run again after a panic, so that nothing sees the
     /// state that the panic left: that is what makes the assertion of unwind safety true.
-    fn catch<T>(&self, piece: impl FnOnce() -> T) -> Result<T, Status> {
-        catch_unwind(AssertUnwindSafe(piece)).map_err(|panic| {
+    fn catch<T>(&mut self, piece: impl FnOnce() -> T) -> Result<T, Status> {
+        let scope = &mut self.scope;
+        let ran = catch_unwind(AssertUnwindSafe(|| scope.run(piece))).map_err(|panic| {
             error!(path = self.path(), panic = message(&*panic), "a handler panicked");
             self.streams.record(Event::HandlerPanicked);
             Status::internal("the handler panicked; the server's log says where")
-        })
+        })?;
+        ran.ok_or_else(|| Status::internal("the server's call layer did not run the handler"))
     }
 
     /// Adds what the call reports of its load to its trailers.
@@ -172,7 +200,7 @@ impl Future for CallFuture {
             return Poll::Pending;
         }
         // Ends the handler now and not when hyper drops the stream.
-        let Some((_, guard)) = handler.take() else { return Poll::Pending };
+        let Some((_, mut guard)) = handler.take() else { return Poll::Pending };
         let mut response = match result {
             Ok(Poll::Ready(Ok(response))) => response,
             Ok(Poll::Ready(Err(never))) => match never {},
@@ -182,6 +210,7 @@ impl Future for CallFuture {
         // A response of trailers only has them in its head.
         if response.headers().contains_key(Status::GRPC_STATUS) {
             guard.report(response.headers_mut());
+            guard.scope.end(grpc_status(response.headers()));
         }
         let body = |inner| CallBody { state: Some(BodyState::new(inner, guard)) };
         Poll::Ready(Ok(response.map(body)))
@@ -233,6 +262,7 @@ impl BodyState {
                         && let Some(trailers) = frame.trailers_mut()
                     {
                         guard.report(trailers);
+                        guard.scope.end(grpc_status(trailers));
                     }
                     guard.progress.polled(other.is_ready());
                     return Ok(other);
@@ -255,9 +285,11 @@ impl http_body::Body for CallBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Some(state) = &mut self.state else { return Poll::Ready(None) };
         state.poll(cx).unwrap_or_else(|status| {
+            let code = status.code() as u8;
             let mut trailers = trailers(status);
-            if let Some(state) = self.state.take() {
+            if let Some(mut state) = self.state.take() {
                 state.guard.report(&mut trailers);
+                state.guard.scope.end(Some(code));
             }
             Poll::Ready(Some(Ok(Frame::trailers(trailers))))
         })
@@ -274,6 +306,10 @@ impl http_body::Body for CallBody {
             None => SizeHint::with_exact(0),
         }
     }
+}
+
+fn grpc_status(headers: &HeaderMap) -> Option<u8> {
+    headers.get(Status::GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }
 
 fn trailers(status: Status) -> HeaderMap {

@@ -7,6 +7,7 @@ use tonic::service::Routes;
 
 use crate::{
     health::Health,
+    layer::{CallLayer, Layer},
     observe::{Observer, Reporter},
     orca::{Orca, OutOfBand},
     secure::Secure,
@@ -145,6 +146,7 @@ pub(crate) struct Settings {
     pub(crate) tcp_keepalive: Duration,
     pub(crate) seed: Option<u64>,
     pub(crate) orca: Option<Orca>,
+    pub(crate) layer: Option<Layer>,
 }
 
 impl Default for Builder {
@@ -167,6 +169,7 @@ impl Default for Builder {
             tcp_keepalive: DEFAULT_TCP_KEEPALIVE,
             seed: None,
             orca: None,
+            layer: None,
         };
         let view = ServerView::default();
         let (reflection, secure) = (Vec::new(), None);
@@ -316,6 +319,13 @@ impl Builder {
     #[must_use]
     pub fn orca(mut self, orca: Orca) -> Self {
         self.settings.orca = Some(orca);
+        self
+    }
+
+    /// Runs this around each call, from its headers to the end of its response.
+    #[must_use]
+    pub fn call_layer(mut self, layer: impl CallLayer) -> Self {
+        self.settings.layer = Some(Layer(Arc::new(layer)));
         self
     }
 

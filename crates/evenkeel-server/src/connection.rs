@@ -130,8 +130,7 @@ impl Connection {
         extensions: Option<Extensions>,
         streams: &Streams,
     ) -> CallService {
-        let orca = self.settings.orca.as_ref();
-        CallService::new(self.routes.clone(), info, extensions, streams.clone(), orca)
+        CallService::new(self.routes.clone(), info, extensions, streams.clone(), &self.settings)
     }
 
     /// The bytes for HTTP/2, and what a secure connection adds to each request.

@@ -86,6 +86,7 @@ mod drain;
 mod frames;
 mod goaway;
 mod health;
+mod layer;
 mod lifecycle;
 mod meter;
 mod observe;
@@ -112,6 +113,7 @@ pub use config::{
 };
 pub use drain::{DrainReport, ShutdownHandle};
 pub use health::Health;
+pub use layer::{CallLayer, CallScope, CallStart};
 pub use observe::{Event, Observer, ServerStats};
 pub use server::{ServeError, Server};
 pub use signals::{Ended, Termination};

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use evenkeel_core::{
     BALANCERS_MAX, Balancer, PolicyFactory, PolicyRegistry, ResolverFactory, ServiceConfig, Target,
     TargetError,
-    observe::{NoRecorder, Recorder},
+    observe::{self, Recorder},
 };
 use http::{
     HeaderValue,
@@ -131,7 +131,7 @@ pub struct ChannelBuilder {
     /// Set by the feature `tls`.
     pub(crate) secure: Option<MakeSecure>,
     idle_timeout: Option<Duration>,
-    recorder: Arc<dyn Recorder>,
+    recorders: Vec<Arc<dyn Recorder>>,
     seed: Option<u64>,
     runtime: Option<Handle>,
 }
@@ -162,7 +162,7 @@ impl ChannelBuilder {
             disable_health_check: false,
             secure: None,
             idle_timeout: Some(IDLE_TIMEOUT),
-            recorder: Arc::new(NoRecorder),
+            recorders: Vec::new(),
             seed: None,
             runtime: None,
         }
@@ -308,10 +308,10 @@ impl ChannelBuilder {
         self
     }
 
-    /// Receives the channel's events.
+    /// Receives the channel's events, after the recorders that were added before.
     #[must_use]
     pub fn recorder(mut self, recorder: Arc<dyn Recorder>) -> Self {
-        self.recorder = recorder;
+        self.recorders.push(recorder);
         self
     }
 
@@ -396,7 +396,7 @@ impl ChannelBuilder {
                 connector: self.connector.unwrap_or(sockets),
                 secure,
                 idle_timeout: self.idle_timeout,
-                recorder: self.recorder,
+                recorder: observe::all(self.recorders),
                 runtime,
             },
         ))

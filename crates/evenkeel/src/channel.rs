@@ -82,6 +82,8 @@ pub(crate) struct Defaults {
 pub(crate) struct Snapshot {
     pub(crate) state: ConnectivityState,
     pub(crate) picker: Arc<dyn Picker>,
+    /// The name of the policy whose picker it is; empty before there is one.
+    pub(crate) policy: Arc<str>,
     /// Settings per method.
     pub(crate) config: Arc<CallConfig>,
     /// By subchannel index, with the generation that it was connected for.
@@ -149,7 +151,8 @@ impl Shared {
         self.closed.store(true, Ordering::Release);
         let (state, picker) = (ConnectivityState::Shutdown, Arc::new(FailPicker(status.clone())));
         let config = Arc::default();
-        self.publish(Snapshot { state, picker, config, transports: Vec::new() });
+        let policy = "".into();
+        self.publish(Snapshot { state, picker, policy, config, transports: Vec::new() });
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -183,7 +186,8 @@ impl Channel {
     pub(crate) fn start(defaults: Defaults, options: DriverOptions) -> Self {
         let (state, picker) = (ConnectivityState::Idle, Arc::new(QueuePicker));
         let config = options.call_config.clone();
-        let idle = Snapshot { state, picker, config, transports: Vec::new() };
+        let policy = "".into();
+        let idle = Snapshot { state, picker, policy, config, transports: Vec::new() };
         let shared = Arc::new(Shared {
             id: view::next_id(),
             target: options.target.to_string(),

@@ -98,6 +98,8 @@ struct Driver {
     resolver_answered: bool,
     idleness: Idleness,
     call_config: Arc<CallConfig>,
+    /// The name of the policy in use, kept so that a snapshot costs no copy of it.
+    policy: Arc<str>,
     published: Option<(ConnectivityState, Arc<dyn Picker>)>,
     /// The published snapshot has connections that are gone, or lacks one that is there.
     links_changed: bool,
@@ -133,6 +135,7 @@ pub(crate) fn spawn(shared: Arc<Shared>, options: DriverOptions) -> mpsc::Sender
         resolver_answered: false,
         idleness,
         call_config,
+        policy: "".into(),
         published: None,
         links_changed: false,
     };
@@ -226,10 +229,16 @@ impl Driver {
             let ready = link.transport.as_ref().map(|t| (link.generation, t.clone()));
             transports[index as usize] = ready;
         }
-        self.shared.board.policy(self.engine.policy_name());
+        let policy = self.engine.policy_name();
+        self.shared.board.policy(policy);
+        let policy = policy.unwrap_or_default();
+        if *self.policy != *policy {
+            self.policy = policy.into();
+        }
+        let policy = self.policy.clone();
         let before = self.shared.state();
         let (picker, config) = (picker.clone(), self.call_config.clone());
-        self.shared.publish(Snapshot { state: *state, picker, config, transports });
+        self.shared.publish(Snapshot { state: *state, picker, policy, config, transports });
         if before != *state {
             self.options.recorder.record(&Event::ChannelState(*state));
         }
@@ -279,7 +288,9 @@ impl Driver {
                 self.resolver_answered = true;
                 let addresses: Vec<Address> =
                     update.endpoints.iter().map(|e| e.addresses()[0].clone()).collect();
-                self.options.recorder.record(&Event::ResolverUpdate { addresses: &addresses });
+                let endpoints = &update.endpoints[..];
+                let event = Event::ResolverUpdate { addresses: &addresses, endpoints };
+                self.options.recorder.record(&event);
                 self.call_config = match &update.service_config {
                     Some(config) => Arc::new(CallConfig::new(config)),
                     None => self.options.call_config.clone(),

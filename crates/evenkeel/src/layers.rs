@@ -2,7 +2,9 @@
 //! counters of one's own. A tower layer or a tonic interceptor around the channel sees calls as
 //! well, but neither the attempts inside (retries, which backend) nor how a stream ended.
 
-use evenkeel_core::{Address, CallOutcome};
+use std::time::Duration;
+
+use evenkeel_core::{Address, CallOutcome, SubchannelId};
 use http::{Extensions, HeaderMap};
 
 use crate::edge::{Code, Status};
@@ -56,4 +58,27 @@ pub struct AttemptStart<'a> {
     pub backend: &'a Address,
     /// Attempts of the same call that the server may have seen before.
     pub retries: u32,
+    /// Why it is sent.
+    pub kind: AttemptKind,
+    /// What the call carries: what a [`CallLayer`] put there, say.
+    pub extensions: &'a Extensions,
+    /// The subchannel that was picked.
+    pub subchannel: SubchannelId,
+    /// The name of the policy that picked it.
+    pub policy: &'a str,
+    /// How long the call waited for a pick or a stream before this attempt.
+    pub queued: Duration,
+}
+
+/// Why an attempt is sent (gRFC A6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AttemptKind {
+    /// The call's first.
+    #[default]
+    First,
+    /// The server never processed the one before.
+    TransparentRetry,
+    /// The service config's retry policy repeats the one before.
+    Retry,
 }

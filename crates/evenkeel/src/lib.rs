@@ -49,5 +49,7 @@ pub use channel::{Backend, CallOptions, Channel};
 pub use connector::{BoxedIo, Connecting, Connector, IoStream};
 pub use evenkeel_core as core;
 pub use evenkeel_core::ConnectivityState;
-pub use layers::{AttemptLayer, AttemptStart, CallLayer, CallStart, OnAttemptEnd, OnCallEnd};
+pub use layers::{
+    AttemptKind, AttemptLayer, AttemptStart, CallLayer, CallStart, OnAttemptEnd, OnCallEnd,
+};
 pub use view::{ChannelSnapshot, ChannelView};

@@ -45,7 +45,7 @@ pub(crate) async fn execute(arguments: BenchArgs) -> ExitCode {
     };
     let version = envoy.as_ref().map(|found| found.version.clone());
     let settings =
-        Settings { keep: arguments.keep, restarts: 0, envoy, envoy_concurrency: 1, istiod: None };
+        Settings { keep: arguments.keep, envoy, envoy_concurrency: 1, ..Settings::default() };
     let run = match Run::new(settings) {
         Ok(run) => Arc::new(run),
         Err(error) => return could_not_run(&error.to_string()),

@@ -189,15 +189,31 @@ fn injection(words: &Value) -> Map<String, Value> {
 
 /// A log is the client's stdout and stderr: events, a line each, and at the end the report.
 fn read(log: &str, pod: &str) -> Result<Finished, LabError> {
-    let is_report = |line: &&str| line.starts_with(r#"{"target":"#);
-    let line = log.lines().find(is_report).unwrap_or_default();
-    let report: Report = serde_json::from_str(line).map_err(|source| LabError::Report {
+    let report: Report = serde_json::from_str(&whole(log)).map_err(|source| LabError::Report {
         name: pod.to_owned(),
         path: PathBuf::from(format!("kubectl logs {pod}")),
         source,
         log: tail(log),
     })?;
     Ok(Finished { report, events: events(log) })
+}
+
+/// The report's text. The kubelet cuts a long line into pieces and puts what came to stderr
+/// meanwhile between them: the end of a piece is then an event, and the next piece begins a line.
+fn whole(log: &str) -> String {
+    const BEGIN: &str = r#"{"target":"#;
+    let is_event = |text: &str| {
+        serde_json::from_str::<Value>(text).is_ok_and(|value| value.get("event").is_some())
+    };
+    let mut report = String::new();
+    for line in log.lines().skip_while(|line| !line.starts_with(BEGIN)) {
+        let tail = line.rfind(r#"{"unix_s":"#).filter(|at| is_event(&line[*at..]));
+        report += tail.map_or(line, |at| &line[..at]);
+        if tail.is_none() {
+            break;
+        }
+    }
+    report
 }
 
 fn has_answered(events: &[Event], ip: &str) -> bool {
@@ -255,11 +271,16 @@ mod tests {
             "target": "t", "started_unix_s": 1.0, "wall_s": 2.0, "calls": 3, "ok": 3, "fail": 0,
             "shed": 0, "rate": 1.5, "by_backend": {}, "by_code": {}, "latency_ms": {},
             "streams_open_at_eof": {}, "transparent_retries": 0, "failures": [], "cpu_s": 0.1
-        });
+        })
+        .to_string();
         let event = r#"{"unix_s":1.5,"event":"first_call","backend":"10.0.0.1"}"#;
         let log = format!("a warning\n{event}\n{report}\n{event}\n");
         let finished = read(&log, "pod").expect("a report");
         assert_eq!((finished.report.calls, finished.events.len()), (3, 2));
+        // A long line comes in pieces, with events between them.
+        let (head, rest) = report.split_at(40);
+        let finished = read(&format!("{head}{event}\n{event}\n{rest}\n"), "pod");
+        assert_eq!(finished.expect("in pieces").report.calls, 3);
         let Err(error) = read(event, "pod") else { panic!("there is no report") };
         assert!(error.to_string().contains("kubectl logs pod"), "{error}");
     }

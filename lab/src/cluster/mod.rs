@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
+mod consent;
 pub(crate) mod doctor;
 mod driver;
 mod istio;

@@ -3,12 +3,10 @@
 
 use std::{
     collections::BTreeSet,
-    io::{BufRead as _, IsTerminal as _, Write as _},
+    io::IsTerminal as _,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
-
-use tokio::sync::oneshot;
 
 use crate::{
     cli::ControlPlane,
@@ -20,7 +18,7 @@ use crate::{
 };
 
 use super::{
-    Where, istio,
+    Where, consent, istio,
     kubectl::{Kubectl, KubectlError, READ_LIMIT},
     overlay::{self, Learns, Overlay, Phase},
     phases,
@@ -197,17 +195,7 @@ impl Plan {
         if self.yes {
             return Ok(());
         }
-        if !std::io::stdin().is_terminal() {
-            return Err(LabError::Cluster(
-                "expected --yes, since nobody can be asked here whether the cluster may be changed"
-                    .to_owned(),
-            ));
-        }
-        if agreed().await {
-            Ok(())
-        } else {
-            Err(LabError::Cluster("nothing was changed: the answer was not yes".to_owned()))
-        }
+        consent::given(std::io::stdin().is_terminal(), || std::io::stdin().lock()).await
     }
 
     async fn example(
@@ -266,21 +254,6 @@ fn pod_security(overlay: &Overlay) -> &'static [&'static str] {
         ],
         _ => &["pod-security.kubernetes.io/enforce=restricted"],
     }
-}
-
-/// Whether the user types yes. A thread of its own reads it: the runtime would wait for one of its
-/// own at the end, and after Ctrl-C nobody types any more.
-async fn agreed() -> bool {
-    let (say, said) = oneshot::channel();
-    std::thread::spawn(move || {
-        eprint!("Go on? Type yes: ");
-        std::io::stderr().flush().ok();
-        let mut line = String::new();
-        let yes = std::io::stdin().lock().read_line(&mut line).is_ok() && line.trim() == "yes";
-        // Nobody listens any more when the run was interrupted.
-        say.send(yes).ok();
-    });
-    said.await.unwrap_or(false)
 }
 
 fn say_result(stage: &Stage, report: &PhaseReport) {

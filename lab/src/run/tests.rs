@@ -25,6 +25,20 @@ fn a_phase_bigger_than_the_machine_plays_alone_and_never_beside_another() {
     assert_eq!(first_that_fits(&VecDeque::new(), 1, true), None);
 }
 
+#[test]
+fn programs_of_a_folder_take_the_place_of_the_lab_and_only_theirs() {
+    let run = |programs| Run::new(Settings { programs, ..settings() }).expect("it has a folder");
+    let words = |command: Command| {
+        let words = command.as_std().get_args().map(|word| word.to_string_lossy().into_owned());
+        words.collect::<Vec<_>>()
+    };
+    let own = run(None);
+    let others = run(Some("/built".into()));
+    assert_eq!(words(own.command("greeter")), ["greeter"]);
+    assert_eq!(words(others.command("greeter")), [EXEC, "/built/greeter"]);
+    assert_eq!(words(others.command("caller")), ["caller"]);
+}
+
 static TROUBLE: Example = Example {
     number: 200,
     name: "trouble",
@@ -75,7 +89,7 @@ async fn with_child(
 }
 
 fn settings() -> Settings {
-    Settings { keep: false, restarts: 1, envoy: None, envoy_concurrency: 1, istiod: None }
+    Settings { restarts: 1, envoy_concurrency: 1, ..Settings::default() }
 }
 
 async fn trouble(name: &str) -> LabError {

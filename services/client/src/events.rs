@@ -130,7 +130,7 @@ impl Recorder for EventLog {
             Event::ChannelState(state) => {
                 self.line("channel_state", || json!({ "state": state.to_string() }));
             }
-            Event::ResolverUpdate { addresses } => self.line("resolver_update", || {
+            Event::ResolverUpdate { addresses, .. } => self.line("resolver_update", || {
                 let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
                 json!({ "addresses": addresses })
             }),
@@ -254,7 +254,7 @@ mod tests {
         let gone = Status::unavailable("gone");
         for event in [
             Event::ChannelState(ConnectivityState::Ready),
-            Event::ResolverUpdate { addresses: std::slice::from_ref(&a) },
+            Event::ResolverUpdate { addresses: std::slice::from_ref(&a), endpoints: &[] },
             Event::ResolverError(&gone),
             Event::SubchannelState { address: &a, state: ConnectivityState::Idle, error: None },
             Event::SubchannelState {

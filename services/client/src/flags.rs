@@ -10,6 +10,7 @@ use evenkeel::{
     kubernetes::KubernetesOptions,
     tls::{ClientTls, Identity, Roots, TlsError},
 };
+use evenkeel_telemetry::SettingsError;
 use program::duration;
 use rustls::crypto::ring;
 use thiserror::Error;
@@ -201,6 +202,9 @@ pub enum ConfigError {
     /// `--service-config` is refused.
     #[error("--service-config: {0}")]
     ServiceConfig(#[from] core::service_config::ConfigError),
+    /// A variable of OpenTelemetry can't be meant.
+    #[error(transparent)]
+    Telemetry(#[from] SettingsError),
     /// A file of TLS can't be used.
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),

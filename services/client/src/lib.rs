@@ -33,7 +33,9 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(code) => return code,
     };
     // Lines of a log between the events would make stderr unreadable for a program.
-    program::start_log(if flags.events { "off" } else { "warn" });
+    if let Err(code) = program::start_log(if flags.events { "off" } else { "warn" }) {
+        return code;
+    }
     program::block_on(run::run(flags)).unwrap_or_else(|error| {
         eprintln!("client: no runtime: {error}");
         ExitCode::FAILURE

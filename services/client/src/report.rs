@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use evenkeel_telemetry::SpanCounts;
 use serde::Serialize;
 
 use crate::{
@@ -49,6 +50,9 @@ pub struct Report {
     /// With `grpclb`: what the balancer's reports have to add up to while its list is in use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempts: Option<AttemptsReport>,
+    /// With tracing on: what became of the spans, one for each call and one for each attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spans: Option<SpansReport>,
     /// The first 10,000 failures.
     pub failures: Vec<FailureReport>,
     /// Failures beyond those.
@@ -63,6 +67,24 @@ pub struct Report {
     pub first_ok_unix_s: Option<f64>,
     /// User and system time of this process during the run.
     pub cpu_s: f64,
+}
+
+/// What became of the spans of a run.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct SpansReport {
+    /// Those that ended.
+    pub ended: u64,
+    /// Those that a collector has taken.
+    pub sent: u64,
+    /// Those that were dropped.
+    pub dropped: u64,
+}
+
+impl From<SpanCounts> for SpansReport {
+    fn from(counts: SpanCounts) -> Self {
+        let SpanCounts { ended, sent, dropped, .. } = counts;
+        Self { ended, sent, dropped }
+    }
 }
 
 /// The answers of one backend.
@@ -151,6 +173,7 @@ impl Report {
             streams_open_at_eof: events.streams_open_at_eof(),
             transparent_retries: events.transparent_retries(),
             attempts: None,
+            spans: None,
             slots: tally.has_slots().then(|| slots(&tally)),
             slots_omitted: tally.slots_omitted,
             first_ok_unix_s: tally.ok_first.map(|at| round6(epoch.unix_s(at))),

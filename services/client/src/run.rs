@@ -12,8 +12,9 @@ use std::{
 };
 
 use evenkeel::Channel;
+use evenkeel_telemetry::Telemetry;
 use helloworld::greeter_client::GreeterClient;
-use program::EXIT_CONFIG;
+use program::{EXIT_CONFIG, SPANS_WAIT};
 use tonic::Status;
 
 use crate::{
@@ -59,6 +60,7 @@ struct Prepared {
     /// With a balancer, to whose reports they are compared.
     attempts: Option<Attempts>,
     channel: Channel,
+    telemetry: Telemetry,
 }
 
 fn prepare(flags: &Flags) -> Result<Prepared, ConfigError> {
@@ -71,16 +73,18 @@ fn prepare(flags: &Flags) -> Result<Prepared, ConfigError> {
     };
     let events = Arc::new(events);
     let attempts = (policy == "grpclb").then(Attempts::default);
-    let mut builder = flags.channel()?.recorder(events.clone());
+    let telemetry = Telemetry::from_env("client")?;
+    let builder = flags.channel()?.recorder(events.clone());
+    let mut builder = telemetry.channel(builder, &flags.target);
     if let Some(attempts) = &attempts {
         builder = builder.attempt_layer(attempts.clone());
     }
     let channel = builder.build()?;
-    Ok(Prepared { policy, plan, events, attempts, channel })
+    Ok(Prepared { policy, plan, events, attempts, channel, telemetry })
 }
 
 async fn execute(flags: &Flags, prepared: Prepared) -> io::Result<()> {
-    let Prepared { policy, plan, events, attempts, channel } = prepared;
+    let Prepared { policy, plan, events, attempts, channel, telemetry } = prepared;
     let stop = Stop::default();
     let signals = stop.on_signals(STOP_GRACE)?;
     let lines = Arc::new(Lines { stop: stop.clone(), broken: AtomicBool::new(false) });
@@ -109,6 +113,9 @@ async fn execute(flags: &Flags, prepared: Prepared) -> io::Result<()> {
     let cpu_s = cost::cpu_s() - cpu_s;
     let mut report = Report::new(&flags.target, &policy, tally, &outcome, &events, cpu_s);
     report.attempts = attempts.map(|attempts| attempts.report(events.drops()));
+    if telemetry.is_on() {
+        report.spans = Some(telemetry.shutdown(SPANS_WAIT).await.into());
+    }
     let text = match flags.output {
         Output::Text => table::render(&report),
         Output::Json => serde_json::to_string(&report).map(|json| json + "\n")?,

@@ -14,19 +14,28 @@ use evenkeel_server::{
     orca::{Orca, ServerMetrics},
     tls::TlsError,
 };
+use evenkeel_telemetry::{SettingsError, Telemetry};
 use helloworld::greeter_server::GreeterServer;
-use program::{EXIT_CONFIG, EXIT_FAILURE, ListenError, tls};
+use program::{EXIT_CONFIG, EXIT_FAILURE, ListenError, SPANS_WAIT, tls};
 use tokio::task::JoinHandle;
 use tonic::{server::NamedService, service::Routes};
 use tracing::{error, warn};
 
 use crate::{args::Args, hello::Hello, load::Load};
 
+/// The health service's name for "the process lives": what a probe restarts the greeter by. It
+/// must never ask for more, or a dependency that is away would restart every backend at once.
+const LIVENESS: &str = "liveness";
+/// The health service's name for "calls may come": what a probe takes the greeter out by.
+const READINESS: &str = "readiness";
+
 /// Why the greeter did not run, or stopped.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("bad configuration: {0}")]
     Config(#[from] ConfigError),
+    #[error("bad configuration: {0}")]
+    Telemetry(#[from] SettingsError),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error("could not catch SIGTERM and SIGINT: {0}")]
@@ -49,7 +58,9 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(args) => args,
         Err(code) => return code,
     };
-    program::start_log("info");
+    if let Err(code) = program::start_log("info") {
+        return code;
+    }
     for (flag, value) in args.bare_numbers() {
         warn!(flag, "a duration without unit is read as milliseconds: {value:?}");
     }
@@ -58,7 +69,7 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             error!("{error}");
             ExitCode::from(match error {
-                Error::Config(_) | Error::Tls(_) => EXIT_CONFIG,
+                Error::Config(_) | Error::Telemetry(_) | Error::Tls(_) => EXIT_CONFIG,
                 _ => EXIT_FAILURE,
             })
         }
@@ -66,16 +77,18 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<u8, Error> {
+    let telemetry = Telemetry::from_env("greeter")?;
     let load = Load::new(args.capacity);
     let service = GreeterServer::new(Hello::new(&args, &load));
     let view = ServerView::new();
     let channelz = Channelz::of_servers([view.clone()]);
-    let mut builder = Server::builder()
+    let mut builder = telemetry
+        .server(Server::builder())
         .drain_delay(args.drain_delay.value)
         .drain_grace(args.drain_grace.value)
         .max_connection_idle(args.max_connection_idle.value)
         .max_connections(args.max_connections)
-        .health([service_name(&service)])
+        .health([service_name(&service), LIVENESS, READINESS])
         .view(&view)
         .reflection([helloworld::FILE_DESCRIPTOR_SET, evenkeel_channelz::FILE_DESCRIPTOR_SET]);
     if let Some(age) = &args.max_connection_age {
@@ -94,7 +107,11 @@ async fn run(args: Args) -> Result<u8, Error> {
     let signals = Termination::install().map_err(Error::Signals)?;
     let listeners = program::listen(&args.listen, "--listen or GREETER_LISTEN").await?;
     program::announce(&listeners);
-    Ok(signals.serve(server, listeners).await?.exit_code())
+    let code = signals.serve(server, listeners).await?.exit_code();
+    if code == 0 {
+        telemetry.shutdown(SPANS_WAIT).await;
+    }
+    Ok(code)
 }
 
 /// Makes the server report its load, and starts what measures it.

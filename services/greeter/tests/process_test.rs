@@ -4,6 +4,10 @@
 use std::{net::SocketAddr, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use evenkeel::Channel;
+use evenkeel_proto::grpc::health::v1::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 use h2::client::{ResponseFuture, SendRequest};
 use helloworld::{HelloReply, HelloRequest};
 use prost::Message as _;
@@ -22,6 +26,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
+use tonic::Code;
 
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -47,7 +52,10 @@ struct Greeter {
 
 impl Greeter {
     async fn start(args: &[&str], env: &[(&str, &str)]) -> Self {
-        let args = [&["--listen", "127.0.0.1:0", "--drain-delay", "0s"], args].concat();
+        let listen: &[&str] = &["--listen", "127.0.0.1:0"];
+        let at_once: &[&str] =
+            if args.contains(&"--drain-delay") { &[] } else { &["--drain-delay", "0s"] };
+        let args = [listen, at_once, args].concat();
         let mut child = command(&args, env).spawn().expect("the binary");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped")).lines();
         let line = within(stdout.next_line()).await.expect("readable").expect("a line");
@@ -186,6 +194,30 @@ async fn sigterm_lets_a_running_call_end_and_exits_zero() {
     let (code, stderr) = greeter.ended().await;
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stderr.contains("drained"), "{stderr}");
+}
+
+/// What the health service says of a name, over a connection of its own.
+async fn health(address: SocketAddr, name: &str) -> Result<ServingStatus, Code> {
+    let channel = Channel::builder(format!("ipv4:{address}")).build().expect("good settings");
+    let request = HealthCheckRequest { service: name.to_owned() };
+    let answer = within(HealthClient::new(channel).check(request)).await;
+    answer.map(|answer| answer.into_inner().status()).map_err(|status| status.code())
+}
+
+#[tokio::test]
+async fn probes_have_names_of_their_own_and_a_drain_turns_each_off() {
+    let greeter = Greeter::start(&["--drain-delay", "10s"], &[]).await;
+    let names = ["", "helloworld.Greeter", "liveness", "readiness"];
+    for name in names {
+        assert_eq!(health(greeter.address, name).await, Ok(ServingStatus::Serving), "{name:?}");
+    }
+    assert_eq!(health(greeter.address, "alive").await, Err(Code::NotFound));
+    greeter.signal(Signal::TERM);
+    for name in names {
+        let turned =
+            async { while health(greeter.address, name).await != Ok(ServingStatus::NotServing) {} };
+        within(turned).await;
+    }
 }
 
 #[tokio::test]

@@ -3,8 +3,13 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Parser};
-use evenkeel_control::{ServiceKey, sources::flags};
+use clap::{ArgAction, Parser, ValueEnum};
+use evenkeel_control::{
+    ServiceKey,
+    config::Config,
+    sources::flags,
+    weights::{LoadAware, Source},
+};
 
 use program::duration;
 
@@ -69,6 +74,17 @@ pub(crate) struct Args {
     )]
     pub(crate) namespaces: Vec<String>,
 
+    /// Services whose pods are clients, NAME or NAME.NAMESPACE, with commas between them: their
+    /// EndpointSlices say in which zone a client is, for services whose endpoints have zone hints.
+    #[arg(
+        long,
+        env = "GRPCLB_CLIENT_SERVICES",
+        value_name = "SERVICES",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub(crate) client_services: Vec<String>,
+
     /// What follows .svc. in full names.
     #[arg(
         long,
@@ -90,6 +106,17 @@ pub(crate) struct Args {
         value_parser = duration::parse, hide_env_values = true
     )]
     pub(crate) client_stats_interval: Duration,
+
+    /// Whether weights follow the load where the file does not say, and whose word counts: the
+    /// endpoints' own, or that of xDS clients.
+    #[arg(
+        long,
+        env = "GRPCLB_LOAD_AWARE",
+        default_value = "off",
+        value_name = "off|endpoints|clients",
+        hide_env_values = true
+    )]
+    pub(crate) load_aware: FollowLoad,
 
     /// Serves xDS (ADS and LRS) beside grpclb, on the same port.
     #[arg(
@@ -175,15 +202,47 @@ pub(crate) struct Args {
     pub(crate) tls_client_ca: Option<PathBuf>,
 }
 
+/// Whose word counts for weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FollowLoad {
+    Off,
+    Endpoints,
+    Clients,
+}
+
 impl Args {
+    /// What flags say that is in every configuration.
+    pub(crate) fn flags(&self) -> Result<Config, String> {
+        let source = match self.load_aware {
+            FollowLoad::Off => None,
+            FollowLoad::Endpoints => Some(Source::Endpoints),
+            FollowLoad::Clients if !self.xds || self.client_stats_interval.is_zero() => {
+                return Err(
+                    "--load-aware clients: expected clients that may report, with --xds true \
+                            and a --client-stats-interval above 0s"
+                        .into(),
+                );
+            }
+            FollowLoad::Clients => Some(Source::Clients),
+        };
+        let load_aware = source.map(|source| LoadAware { source, ..LoadAware::default() });
+        Ok(Config { load_aware, ..self.services()? })
+    }
+
     /// The services of `--backends`.
-    pub(crate) fn services(&self) -> Result<evenkeel_control::config::Config, String> {
+    fn services(&self) -> Result<Config, String> {
         let given = self.backends.iter().filter(|text| !text.is_empty());
         let services: Vec<(ServiceKey, _)> = given
             .map(|text| flags::backends(text, &self.namespace))
             .collect::<Result<_, _>>()
             .map_err(|error| format!("--backends: {error}"))?;
-        flags::config(services).map_err(|error| format!("--backends: {error}"))
+        let mut config = flags::config(services).map_err(|error| format!("--backends: {error}"))?;
+        for text in self.client_services.iter().filter(|text| !text.is_empty()) {
+            let key = flags::client_service(text, &self.namespace)
+                .map_err(|error| format!("--client-services: {error}"))?;
+            config.clients.insert(key);
+        }
+        Ok(config)
     }
 }
 
@@ -231,8 +290,31 @@ mod tests {
     #[test]
     fn the_readme_has_the_table_of_the_command_line() {
         let rows = rows_of_the_command();
-        assert_eq!(rows.len(), 20);
+        assert_eq!(rows.len(), 22);
         assert_eq!(rows_of_the_readme(), rows);
+    }
+
+    #[test]
+    fn weights_follow_whose_word_is_named_and_others_are_refused() {
+        let load_aware = |args: &[&str]| {
+            let args = Args::try_parse_from([&["grpclb"], args].concat());
+            args.map_err(|error| error.to_string())?.flags().map(|flags| flags.load_aware)
+        };
+        assert_eq!(load_aware(&[]), Ok(None), "off by default");
+        let source =
+            |name| load_aware(&["--load-aware", name]).map(|one| one.map(|one| one.source));
+        assert_eq!(source("endpoints"), Ok(Some(Source::Endpoints)));
+        assert_eq!(source("clients"), Ok(Some(Source::Clients)));
+        let error = source("servers").expect_err("bad");
+        assert!(
+            error.contains("'servers'") && error.contains("off, endpoints, clients"),
+            "{error}"
+        );
+        for other in [["--xds", "false"], ["--client-stats-interval", "0s"]] {
+            let error = load_aware(&[&["--load-aware", "clients"], &other[..]].concat());
+            let error = error.expect_err("nobody could report");
+            assert!(error.contains("expected clients that may report"), "{error}");
+        }
     }
 
     #[test]
@@ -242,6 +324,15 @@ mod tests {
         let services = args.services().expect("good").services;
         let keys: Vec<String> = services.keys().map(ToString::to_string).collect();
         assert_eq!(keys, ["b.c", "a.default", "d.default"]);
+        let args = Args::try_parse_from(["grpclb", "--client-services", "a,b.c"]).expect("good");
+        let clients = args.services().expect("good").clients;
+        assert_eq!(
+            clients.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["b.c", "a.default"]
+        );
+        let args = Args::try_parse_from(["grpclb", "--client-services", "a:grpc"]).expect("good");
+        let error = args.services().expect_err("a port");
+        assert!(error.starts_with("--client-services: expected name or name.namespace"), "{error}");
         let args = Args::try_parse_from(["grpclb", "--backends", "a=b"]).expect("good arguments");
         assert!(args.services().expect_err("bad").starts_with("--backends: expected an IP"));
     }

@@ -4,11 +4,12 @@
 mod admin;
 mod args;
 
-use std::{ffi::OsString, io, process::ExitCode, sync::Arc};
+use std::{collections::BTreeSet, ffi::OsString, io, process::ExitCode, sync::Arc};
 
 use evenkeel_channelz::Channelz;
 use evenkeel_control::{
     Control,
+    config::Config,
     grpclb::{Grpclb, GrpclbSettings, SERVICE_NAME},
     names::{self, NameRules},
     sources::{file::FileSource, kubernetes},
@@ -20,7 +21,8 @@ use evenkeel_proto::{ENVOY_FILE_DESCRIPTOR_SET, grpc::lb::v1::FILE_DESCRIPTOR_SE
 use evenkeel_server::{
     ConfigError, Health, ServeError, Server, ServerView, ShutdownHandle, Termination, tls::TlsError,
 };
-use program::{EXIT_CONFIG, EXIT_FAILURE, ListenError, tls};
+use evenkeel_telemetry::{SettingsError, Telemetry};
+use program::{EXIT_CONFIG, EXIT_FAILURE, ListenError, SPANS_WAIT, tls};
 use tokio::{task::JoinSet, time::Instant};
 use tonic::service::Routes;
 use tracing::{error, info};
@@ -42,6 +44,8 @@ enum Error {
     Config(String),
     #[error("bad configuration: {0}")]
     Server(#[from] ConfigError),
+    #[error("bad configuration: {0}")]
+    Telemetry(#[from] SettingsError),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error("{0}")]
@@ -66,13 +70,17 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(args) => args,
         Err(code) => return code,
     };
-    program::start_log("info");
+    if let Err(code) = program::start_log("info") {
+        return code;
+    }
     match program::block_on(run(args)).map_err(Error::Runtime).flatten() {
         Ok(code) => code.into(),
         Err(error) => {
             error!("{error}");
             ExitCode::from(match error {
-                Error::Config(_) | Error::Server(_) | Error::Tls(_) => EXIT_CONFIG,
+                Error::Config(_) | Error::Server(_) | Error::Telemetry(_) | Error::Tls(_) => {
+                    EXIT_CONFIG
+                }
                 _ => EXIT_FAILURE,
             })
         }
@@ -80,6 +88,7 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<u8, Error> {
+    let telemetry = Telemetry::from_env("grpclb")?;
     let (control, mut tasks) = start_sources(&args)?;
     let mut settings = GrpclbSettings::default();
     settings.client_stats_interval = args.client_stats_interval;
@@ -91,7 +100,7 @@ async fn run(args: Args) -> Result<u8, Error> {
         settings.load_report_interval = args.client_stats_interval;
         Xds::new(control.clone(), Arc::new(views), settings)
     });
-    let server = server(&args, grpclb.clone(), xds.as_ref())?;
+    let server = server(&args, &telemetry, grpclb.clone(), xds.as_ref())?;
     if let Some(health) = server.health() {
         let names = ready_names(args.xds);
         for name in &names {
@@ -112,7 +121,11 @@ async fn run(args: Args) -> Result<u8, Error> {
     }
     let listeners = program::listen(&args.listen, "--listen or GRPCLB_LISTEN").await?;
     program::announce(&listeners);
-    Ok(signals.serve(server, listeners).await?.exit_code())
+    let code = signals.serve(server, listeners).await?.exit_code();
+    if code == 0 {
+        telemetry.shutdown(SPANS_WAIT).await;
+    }
+    Ok(code)
 }
 
 /// The tasks end with the set.
@@ -130,15 +143,19 @@ fn start_sources(args: &Args) -> Result<(Control, JoinSet<()>), Error> {
             .map_err(|error| Error::Config(format!("BACKEND_SERVICE_NAME: {error}")))?;
         rules.default_service = Some(key);
     }
-    let control = Control::new(rules, args.services().map_err(Error::Config)?);
+    let control = Control::new(rules, args.flags().map_err(Error::Config)?);
     let mut tasks = JoinSet::new();
     if let Some(path) = &args.config {
         let (source, config) = FileSource::open(path, &args.namespace)
             .map_err(|error| Error::Config(error.to_string()))?;
         control.configure(&config);
         tasks.spawn(source.run(control.clone()));
+    } else {
+        // Flags are all there is.
+        control.configure(&Config::default());
     }
-    let wanted = control.wanted().borrow().clone();
+    let mut wanted = BTreeSet::clone(&control.wanted().borrow());
+    wanted.extend(control.client_services().borrow().iter().cloned());
     let kubeconfig = args.kubeconfig.clone();
     let cluster = move || {
         let cluster = kubeconfig.as_ref().map_or_else(Cluster::infer, Cluster::kubeconfig);
@@ -157,10 +174,16 @@ fn start_sources(args: &Args) -> Result<(Control, JoinSet<()>), Error> {
     Ok((control, tasks))
 }
 
-fn server(args: &Args, grpclb: Grpclb, xds: Option<&Xds>) -> Result<Server, Error> {
+fn server(
+    args: &Args,
+    telemetry: &Telemetry,
+    grpclb: Grpclb,
+    xds: Option<&Xds>,
+) -> Result<Server, Error> {
     let view = ServerView::new();
     let channelz = Channelz::of_servers([view.clone()]);
-    let mut builder = Server::builder()
+    let mut builder = telemetry
+        .server(Server::builder())
         .drain_delay(args.drain_delay)
         .drain_grace(args.drain_grace)
         .max_connection_age_grace(args.max_connection_age_grace)

@@ -9,9 +9,11 @@ use std::{
     ffi::OsString,
     io::{self, IsTerminal as _},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::Parser;
+use evenkeel_telemetry::log::{FORMAT_VARIABLE, LogFormat, WithTraceIds};
 use tracing_subscriber::EnvFilter;
 
 pub use listen::{ListenError, announce, listen};
@@ -20,6 +22,9 @@ pub use listen::{ListenError, announce, listen};
 pub const EXIT_CONFIG: u8 = 64;
 /// The exit code for a failure to start or to go on.
 pub const EXIT_FAILURE: u8 = 1;
+/// How long a program that ends waits for a collector to take its last spans. With a drain's delay
+/// and grace it stays below the 30 s that Kubernetes gives a pod.
+pub const SPANS_WAIT: Duration = Duration::from_secs(3);
 
 /// Reads the command line, the first of which is the program's name, and the environment.
 ///
@@ -34,14 +39,26 @@ pub fn arguments<A: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<
     })
 }
 
-/// Logs to standard error what `RUST_LOG` asks for, or `level` and worse.
-pub fn start_log(level: &str) {
+/// Logs to standard error what `RUST_LOG` asks for, or `level` and worse, in the form that
+/// `LOG_FORMAT` asks for.
+///
+/// # Errors
+///
+/// [`EXIT_CONFIG`], after the message was printed: there is no such form.
+pub fn start_log(level: &str) -> Result<(), ExitCode> {
+    let format = std::env::var(FORMAT_VARIABLE).ok();
+    let format = LogFormat::parse(format.as_deref()).map_err(|error| {
+        eprintln!("{error}");
+        ExitCode::from(EXIT_CONFIG)
+    })?;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // Colours are for people: in a file, or behind `kubectl logs`, they are noise in every line.
-    let log = log.with_ansi(io::stderr().is_terminal());
+    let ansi = io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let log = log.with_ansi(ansi).event_format(WithTraceIds::new(format, ansi));
     // Already set when another entry point of the same process was here first; then that one stays.
     let _ = log.try_init();
+    Ok(())
 }
 
 /// Runs `main` on a runtime of its own, and leaves what it has spawned behind.

@@ -23,6 +23,7 @@ use std::{
 use crate::{
     key::ServiceKey,
     snapshot::{Endpoint, Policy},
+    weights::LoadAware,
 };
 
 /// The most services.
@@ -67,6 +68,11 @@ pub struct Config {
     pub identities: BTreeMap<String, Identity>,
     /// Who gets them.
     pub secrets: Secrets,
+    /// How weights follow the load of services that say nothing of it; not at all when it is not
+    /// set. Only that of the flags counts.
+    pub load_aware: Option<LoadAware>,
+    /// Services whose EndpointSlices say in which zone clients are.
+    pub clients: BTreeSet<ServiceKey>,
 }
 
 /// What a configuration may say of limits.
@@ -120,6 +126,7 @@ impl Config {
     #[must_use]
     pub fn with_flags(&self, flags: &Self) -> Self {
         let mut config = self.clone();
+        config.clients.extend(flags.clients.iter().cloned());
         for (key, flagged) in &flags.services {
             let service = config.services.entry(key.clone()).or_insert_with(|| flagged.clone());
             if flagged.endpoints.is_some() {
@@ -127,6 +134,18 @@ impl Config {
             }
         }
         config
+    }
+}
+
+impl Config {
+    /// Puts this where a service says nothing of it.
+    pub(crate) fn fill_load_aware(&mut self, load_aware: Option<LoadAware>) {
+        let Some(load_aware) = load_aware else { return };
+        for service in self.services.values_mut() {
+            if service.policy.load_aware.is_none() {
+                Arc::make_mut(&mut service.policy).load_aware = Some(load_aware);
+            }
+        }
     }
 }
 

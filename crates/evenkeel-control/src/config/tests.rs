@@ -24,6 +24,7 @@ services:
   - {address: \"10.0.0.1:8000\", weight: 2, zone: a}
   - {address: \"[fd00::1]:8000\", state: draining}
 limits: {streams_max: 100, streams_per_peer_max: 10}
+clients: [shops, carts.other]
 ";
 
 #[test]
@@ -47,6 +48,8 @@ fn everything_that_can_be_said_is_read() {
     assert_eq!((endpoints[0].weight, endpoints[0].zone.as_deref()), (2, Some("a")));
     assert_eq!(endpoints[1].state, EndpointState::Draining);
     assert_eq!(config.limits.streams_per_peer_max, Some(10));
+    let clients: Vec<String> = config.clients.iter().map(ToString::to_string).collect();
+    assert_eq!(clients, ["shops.default", "carts.other"]);
 }
 
 #[test]
@@ -111,6 +114,9 @@ fn bad_input_is_refused_with_its_place_and_what_was_expected() {
         ("services: [\n".into(), "", ""),
         ("limits: {streams_max: 0}\n".into(), "1:", "at least 1"),
         ("limits: {streams_max: many}\n".into(), "1:", "invalid i64"),
+        ("clients: [a, \"a:grpc\"]\n".into(), "1:", "name.namespace, got \"a:grpc\""),
+        ("clients: [A]\n".into(), "1:", "lower-case"),
+        (format!("clients: [{}]\n", vec!["a"; 101].join(", ")), "1:", "at most 100 `clients`"),
     ] {
         let error = read(&text).expect_err(&text);
         assert!(error.starts_with(&format!("grpclb.yaml:{place}")), "{text}\n{error}");

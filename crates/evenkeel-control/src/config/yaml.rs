@@ -24,7 +24,9 @@ use crate::{
     key::{Port, ServiceKey, check_label},
     names,
     snapshot::{Drop, ENDPOINTS_MAX, Endpoint, EndpointState, Policy, WEIGHT_DEFAULT, WEIGHT_MAX},
+    sources::flags,
     weights::LoadAware,
+    zones::CLIENT_SERVICES_MAX,
 };
 
 /// The most values that a file may have: as many as fit into the largest file.
@@ -41,6 +43,8 @@ struct File {
     identities: BTreeMap<String, Spanned<Identity>>,
     #[serde(default)]
     secrets: Secrets,
+    #[serde(default)]
+    clients: Vec<Spanned<String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -250,7 +254,17 @@ fn config(file: File, reading: &Reading<'_>) -> Result<Config, ConfigError> {
         streams_max: streams_max.map(|count| count.0),
         streams_per_peer_max: streams_per_peer_max.map(|count| count.0),
     };
-    Ok(Config { services, limits, identities, secrets: file.secrets })
+    if file.clients.len() > CLIENT_SERVICES_MAX {
+        let message = format!("expected at most {CLIENT_SERVICES_MAX} `clients`");
+        return Err(reading.at(file.clients[CLIENT_SERVICES_MAX].referenced, message));
+    }
+    let named = file.clients.into_iter().map(|Spanned { value, referenced, .. }| {
+        let key = flags::client_service(&value, reading.default_namespace);
+        key.map_err(|text| reading.at(referenced, text))
+    });
+    let clients = named.collect::<Result<_, _>>()?;
+    let secrets = file.secrets;
+    Ok(Config { services, limits, identities, secrets, load_aware: None, clients })
 }
 
 fn identities(
@@ -343,7 +357,7 @@ fn endpoints(
             return Err(reading.at(referenced, message));
         }
         let (region, zone) = (region.map(Arc::from), zone.map(Arc::from));
-        endpoints.push(Endpoint { address, weight, state, region, zone, pod: None });
+        endpoints.push(Endpoint { weight, state, region, zone, ..Endpoint::new(address) });
     }
     Ok(endpoints)
 }

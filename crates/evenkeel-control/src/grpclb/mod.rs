@@ -18,6 +18,7 @@ mod token;
 pub use crate::{
     drain::DRAIN_SPREAD,
     room::{DEFAULT_STREAMS_MAX, DEFAULT_STREAMS_PER_PEER_MAX},
+    stream::FIRST_REQUEST_WAIT as FIRST_MESSAGE_WAIT,
 };
 pub use encode::EncodedList;
 #[cfg(test)]
@@ -28,6 +29,6 @@ pub use rate::{STATS_BURST, STATS_RATE_FACTOR_MAX};
 pub use reports::{CALLS_PER_REPORT_MAX, ClientTotals, DROP_TOKENS_MAX};
 pub use service::{DEFAULT_CLIENT_STATS_INTERVAL, Grpclb, GrpclbSettings, SERVICE_NAME};
 pub(crate) use slots::Slots;
-pub use stream::{FIRST_MESSAGE_WAIT, MESSAGE_BYTES_MAX};
+pub use stream::MESSAGE_BYTES_MAX;
 pub(crate) use subset::Ring;
 pub use token::{decode as decode_token, of_drop as drop_token, of_endpoint as endpoint_token};

@@ -15,24 +15,15 @@ use std::{
     time::Duration,
 };
 
-use evenkeel_proto::grpc::lb::v1::{LoadBalanceRequest, LoadBalanceResponse};
+use evenkeel_proto::grpc::lb::v1::LoadBalanceRequest;
 use http::{Request, Response};
-use tonic::{
-    Status,
-    body::Body,
-    codec::{Codec as _, Streaming},
-    server::NamedService,
-};
-use tonic_prost::ProstCodec;
+use tonic::{Status, body::Body, server::NamedService};
 
-use super::stream::{self, MESSAGE_BYTES_MAX};
+use super::stream::Client;
 use crate::{
     control::{Control, lock},
-    drain::Drain,
-    observe::Refusal,
-    peer::Peer,
-    room::Room,
     status::ClientStatus,
+    stream::Streams,
     wire,
 };
 
@@ -67,8 +58,7 @@ pub struct Grpclb {
 pub(crate) struct Shared {
     pub(super) control: Control,
     pub(super) settings: GrpclbSettings,
-    pub(super) drain: Drain,
-    room: Room,
+    streams: Streams,
     clients: Mutex<BTreeMap<u64, Arc<ClientStatus>>>,
     ids: AtomicU64,
 }
@@ -78,10 +68,9 @@ impl Grpclb {
     #[must_use]
     pub fn new(control: Control, settings: GrpclbSettings) -> Self {
         let shared = Shared {
+            streams: Streams::new(control.clone()),
             control,
             settings,
-            drain: Drain::default(),
-            room: Room::default(),
             clients: Mutex::default(),
             ids: AtomicU64::new(0),
         };
@@ -92,7 +81,7 @@ impl Grpclb {
     /// lists and turn to another balancer. To be called when connections have had their GOAWAY, or
     /// clients come back on the same one.
     pub fn end_streams(&self) {
-        self.shared.drain.begin();
+        self.shared.streams.end();
     }
 
     /// Up to `max` clients that have streams, those first who came first; and how many there are.
@@ -105,7 +94,7 @@ impl Grpclb {
     /// Open streams, also those that have not asked for a service yet.
     #[must_use]
     pub fn streams(&self) -> usize {
-        self.shared.room.open()
+        self.shared.streams.open()
     }
 
     fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
@@ -115,17 +104,7 @@ impl Grpclb {
                 "expected /{SERVICE_NAME}/BalanceLoad, got {path}"
             )));
         }
-        let refuse = |why| self.shared.control.inner.refusals.add(why);
-        if wire::is_compressed(&request) {
-            refuse(Refusal::Compressed);
-            return Err(Status::unimplemented("expected messages that are not compressed"));
-        }
-        let peer = Peer::of(&request);
-        let permit = self.shared.room.permit(&self.shared.control, peer.ip())?;
-        let decoder = ProstCodec::<LoadBalanceResponse, LoadBalanceRequest>::default().decoder();
-        let max = Some(MESSAGE_BYTES_MAX);
-        let inbound = Streaming::new_request(decoder, request.into_body(), None, max);
-        Ok(wire::response(stream::respond(self.shared.clone(), inbound, peer, permit)))
+        self.shared.streams.respond::<LoadBalanceRequest, Client>(request, &self.shared)
     }
 }
 

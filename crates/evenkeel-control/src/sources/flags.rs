@@ -38,6 +38,20 @@ pub fn backends(
     }
 }
 
+/// Reads the name of a Service whose pods are clients: `name` or `name.namespace`.
+///
+/// # Errors
+///
+/// What was expected and what came.
+pub fn client_service(text: &str, default_namespace: &str) -> Result<ServiceKey, String> {
+    let key = ServiceKey::parse(text, default_namespace)?;
+    if key.port.is_some() {
+        let why = "clients are asked for no port";
+        return Err(format!("expected name or name.namespace, got {text:?}; {why}"));
+    }
+    Ok(key)
+}
+
 /// A configuration of these services.
 ///
 /// # Errors

@@ -1,9 +1,9 @@
-//! EndpointSlices: one watch for each service whose endpoints the configuration does not give. The
-//! watches come and go with the configuration; what a lost one said last stays.
+//! EndpointSlices: one watch for each service whose endpoints the configuration does not give, and
+//! one for each Service that says where clients are. The watches come and go with the
+//! configuration; what a lost one said last stays.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
     time::Duration,
 };
 
@@ -22,26 +22,42 @@ const CLUSTER_RETRY: Duration = Duration::from_secs(10);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// The source's name where it concerns no single service.
 const SOURCE_NAME: &str = "kubernetes";
+/// The source's name where it is about clients.
+const CLIENTS_SOURCE_NAME: &str = "clients";
 
-/// Watches what [`Control::wanted`] says, for ever. `cluster` is asked when the first service is
-/// wanted, and again every 10 s while it fails.
+/// What a watch is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Subject {
+    /// The endpoints of a service that is served.
+    Endpoints(ServiceKey),
+    /// The places of the clients that a Service selects.
+    Clients(ServiceKey),
+}
+
+/// Watches what [`Control::wanted`] and [`Control::client_services`] say, for ever. `cluster` is
+/// asked when the first service is wanted, and again every 10 s while it fails.
 pub async fn run(control: Control, cluster: impl Fn() -> Result<Cluster, String>) {
-    let mut wanted = control.wanted();
-    let mut watches = Watches { control, running: JoinSet::new(), by_key: BTreeMap::new() };
+    let (mut wanted, mut clients) = (control.wanted(), control.client_services());
+    let mut watches = Watches { control, running: JoinSet::new(), by_subject: BTreeMap::new() };
     let mut found: Option<Cluster> = None;
     let mut sweeps = interval(SWEEP_INTERVAL);
     sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let keys = wanted.borrow_and_update().clone();
-        if found.is_none() && !keys.is_empty() {
+        let endpoints = wanted.borrow_and_update().clone();
+        let places = clients.borrow_and_update().clone();
+        let subjects = endpoints.iter().cloned().map(Subject::Endpoints);
+        let subjects: BTreeSet<Subject> =
+            subjects.chain(places.iter().cloned().map(Subject::Clients)).collect();
+        if found.is_none() && !subjects.is_empty() {
             found = watches.find(&cluster);
         }
         if let Some(cluster) = &found {
-            watches.follow(cluster, &keys);
+            watches.follow(cluster, &subjects);
         }
-        let missing = found.is_none() && !keys.is_empty();
+        let missing = found.is_none() && !subjects.is_empty();
         tokio::select! {
             changed = wanted.changed() => if changed.is_err() { return },
+            changed = clients.changed() => if changed.is_err() { return },
             () = sleep(CLUSTER_RETRY), if missing => {}
             _ = sweeps.tick() => watches.control.sweep(),
             // Only those that were ended end; taking them out keeps the set small.
@@ -50,11 +66,11 @@ pub async fn run(control: Control, cluster: impl Fn() -> Result<Cluster, String>
     }
 }
 
-/// Tasks, one for each service; they end with this.
+/// Tasks, one for each subject; they end with this.
 struct Watches {
     control: Control,
     running: JoinSet<()>,
-    by_key: BTreeMap<ServiceKey, AbortHandle>,
+    by_subject: BTreeMap<Subject, AbortHandle>,
 }
 
 impl Watches {
@@ -70,32 +86,59 @@ impl Watches {
         found.ok()
     }
 
-    fn follow(&mut self, cluster: &Cluster, keys: &BTreeSet<ServiceKey>) {
-        let gone: Vec<ServiceKey> =
-            self.by_key.keys().filter(|key| !keys.contains(key)).cloned().collect();
-        for key in gone {
-            if let Some(task) = self.by_key.remove(&key) {
+    fn follow(&mut self, cluster: &Cluster, subjects: &BTreeSet<Subject>) {
+        let gone: Vec<Subject> =
+            self.by_subject.keys().filter(|of| !subjects.contains(of)).cloned().collect();
+        for subject in gone {
+            if let Some(task) = self.by_subject.remove(&subject) {
                 task.abort();
             }
-            self.control.forget_source(&source_name(&key));
+            self.control.forget_source(&subject.source_name());
         }
-        for key in keys {
-            if !self.by_key.contains_key(key) {
-                let task = one(self.control.clone(), cluster.clone(), key.clone());
-                self.by_key.insert(key.clone(), self.running.spawn(task));
+        for subject in subjects {
+            if !self.by_subject.contains_key(subject) {
+                let task = one(self.control.clone(), cluster.clone(), subject.clone());
+                self.by_subject.insert(subject.clone(), self.running.spawn(task));
             }
         }
     }
 }
 
-fn source_name(key: &ServiceKey) -> String {
-    format!("{SOURCE_NAME}/{key}")
+impl Subject {
+    fn source_name(&self) -> String {
+        match self {
+            Self::Endpoints(key) => format!("{SOURCE_NAME}/{key}"),
+            Self::Clients(key) => format!("{CLIENTS_SOURCE_NAME}/{key}"),
+        }
+    }
+
+    fn key(&self) -> &ServiceKey {
+        match self {
+            Self::Endpoints(key) | Self::Clients(key) => key,
+        }
+    }
+
+    /// Gives the control what the slices say; `None` when the task ends with its service.
+    fn take(&self, control: &Control, slices: &Slices, port: Option<&Port>) -> Option<Told> {
+        match self {
+            // Its task ends with its place among those wanted.
+            Self::Endpoints(key) if slices.is_empty() && control.absent(key) => None,
+            Self::Endpoints(key) => Some(take(control, key, slices, port)),
+            Self::Clients(key) => {
+                control.locate(key, slices.zones());
+                Some(Ok(()))
+            }
+        }
+    }
 }
 
-/// Watches one service until the task is ended.
-async fn one(control: Control, cluster: Cluster, key: ServiceKey) {
-    let source = source_name(&key);
-    let (port, watched) = match wanted(&key) {
+/// Whether what was read could be used.
+type Told = Result<(), String>;
+
+/// Watches one Service until the task is ended.
+async fn one(control: Control, cluster: Cluster, subject: Subject) {
+    let source = subject.source_name();
+    let (port, watched) = match wanted(subject.key()) {
         Ok(both) => both,
         Err(error) => return control.source(&source, Err(error)),
     };
@@ -104,10 +147,10 @@ async fn one(control: Control, cluster: Cluster, key: ServiceKey) {
         let outcome = match watch.changed().await {
             State::Pending => continue,
             State::Failed(error) => Err(error.message.clone()),
-            // Its task ends with its place among those wanted.
-            State::Good { slices, .. } if slices.is_empty() && control.absent(&key) => continue,
-            State::Good { slices, error, .. } => take(&control, &key, &slices, port.as_ref())
-                .and_then(|()| error.map_or(Ok(()), |error| Err(error.message.clone()))),
+            State::Good { slices, error, .. } => {
+                let Some(told) = subject.take(&control, &slices, port.as_ref()) else { continue };
+                told.and_then(|()| error.map_or(Ok(()), |error| Err(error.message.clone())))
+            }
             // The enum may grow.
             _ => continue,
         };
@@ -121,12 +164,7 @@ fn wanted(key: &ServiceKey) -> Result<(Option<Port>, evenkeel_kubernetes::Servic
     Ok((port, evenkeel_kubernetes::ServiceKey::new(&key.namespace, &key.name)?))
 }
 
-fn take(
-    control: &Control,
-    key: &ServiceKey,
-    slices: &Arc<Slices>,
-    port: Option<&Port>,
-) -> Result<(), String> {
+fn take(control: &Control, key: &ServiceKey, slices: &Slices, port: Option<&Port>) -> Told {
     let select = |port: Port| slices.select(&Selection::new(port));
     let selected = match port {
         Some(port) => select(port.clone()).map_err(|mismatch| mismatch.to_string())?,
@@ -142,12 +180,14 @@ fn take(
             select(only).map_err(|mismatch| mismatch.to_string())
         })?,
     };
+    let hints = slices.hints();
     let endpoints = selected.iter().filter_map(|endpoint| {
         // Two addresses of one pod would be two shares for it.
         let Some(Address::Tcp(address)) = endpoint.addresses().first() else { return None };
         let attributes = endpoint.attributes();
         let (zone, pod) = (attributes.zone.clone(), attributes.pod.clone());
-        Some(Endpoint { zone, pod, ..Endpoint::new(*address) })
+        let for_zones = hints.get(&address.ip()).copied().unwrap_or_default().into();
+        Some(Endpoint { zone, pod, for_zones, ..Endpoint::new(*address) })
     });
     control.watched(key, Change::Replace(endpoints.collect()));
     Ok(())

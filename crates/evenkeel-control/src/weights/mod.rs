@@ -1,5 +1,6 @@
 //! Load-aware weights: what backends report of their load (ORCA, gRFC A51) becomes their shares of
-//! the calls. grpclb's own ClientStats can't do that: they have no field for a backend.
+//! the calls. They tell the balancer itself, or the clients with each answer, which tell the
+//! balancer (LRS). grpclb's own ClientStats can't do that: they have no field for a backend.
 //!
 //! A weight is what a backend could serve: calls a second over utilisation (gRFC A58). Unlike
 //! "least utilised" that does not depend on how much it gets now, so that following it does not
@@ -9,6 +10,7 @@
 //!
 //! [`Weights`] decides without I/O, `now` comes in; [`run`] has the streams.
 
+mod clients;
 mod load;
 mod settings;
 #[cfg(test)]
@@ -17,8 +19,11 @@ mod watch;
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
+pub(crate) use clients::{ClientLoads, Metric, Reporter, Share};
+pub use clients::{REPORT_INTERVALS_MAX, REPORTED_ENDPOINTS_MAX};
 pub use load::Load;
-pub use settings::LoadAware;
+pub use settings::{LoadAware, Source};
+pub(crate) use watch::by_clients;
 pub use watch::{STREAMS_MAX, run};
 
 /// Nanoseconds since some epoch of the caller's.

@@ -15,7 +15,12 @@ const PENALTY_MAX: f64 = 1_000.0;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoadAware {
+    /// Whose word counts.
+    pub source: Source,
     /// How often backends are asked to report. They may have a floor of their own (gRPC's is 30 s).
+    /// Clients report as often as [`XdsSettings`] says.
+    ///
+    /// [`XdsSettings`]: crate::xds::XdsSettings::load_report_interval
     #[serde(rename = "report_interval_s", deserialize_with = "time", serialize_with = "seconds")]
     pub report_interval_ns: Nanos,
     /// How often new weights may be sent to clients.
@@ -36,10 +41,23 @@ pub struct LoadAware {
     pub error_penalty: f64,
 }
 
+/// Who tells the balancer of an endpoint's load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The endpoint, which the balancer asks (ORCA out of band).
+    #[default]
+    Endpoints,
+    /// Its clients, which the endpoint tells with each answer and which report (LRS): Envoys whose
+    /// bootstrap says where to. The balancer has no connection to the endpoints then.
+    Clients,
+}
+
 impl Default for LoadAware {
     fn default() -> Self {
         let seconds = |seconds: f64| (seconds * SECOND_NS) as Nanos;
         Self {
+            source: Source::default(),
             report_interval_ns: seconds(1.0),
             update_interval_ns: seconds(2.0),
             smoothing_ns: seconds(5.0),

@@ -1,6 +1,7 @@
 //! The streams behind the weights: one connection to each endpoint of a service whose weights
 //! follow the load, and on it `StreamCoreMetrics`. What ends is tried again, later and later; what
-//! says nothing is forgotten by the weights themselves.
+//! says nothing is forgotten by the weights themselves. Where clients report instead, there are no
+//! streams, and what they said is looked at when the weights are.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +21,7 @@ use tokio::{
 use tonic::{Code, Status};
 use tracing::{debug, warn};
 
-use super::{Factors, Load, LoadAware, Weights};
+use super::{Factors, Load, LoadAware, Source, Weights};
 use crate::{control::Control, key::ServiceKey, snapshot::Published};
 
 /// Endpoints of one service that are asked; those behind them keep the mean weight.
@@ -61,6 +62,7 @@ pub async fn run(control: Control) {
     loop {
         let now = wanted.borrow_and_update().clone();
         running.retain(|key, (settings, _)| now.get(key) == Some(&*settings));
+        control.client_loads().retain(|key| by_clients(now.get(key)));
         for (key, settings) in now.iter() {
             if running.contains_key(key) {
                 continue;
@@ -77,6 +79,11 @@ pub async fn run(control: Control) {
     }
 }
 
+/// Whether a service has settings in which its clients' word counts.
+pub(crate) fn by_clients(settings: Option<&LoadAware>) -> bool {
+    settings.is_some_and(|settings| settings.source == Source::Clients)
+}
+
 /// One service: its endpoints' streams and its weights.
 async fn service(
     control: Control,
@@ -87,6 +94,7 @@ async fn service(
     let epoch = Instant::now();
     let now = || u64::try_from(epoch.elapsed().as_nanos()).unwrap_or(u64::MAX);
     let mut weights = Weights::new(settings);
+    let (mut there, mut seen) = (BTreeSet::new(), 0);
     let mut streams: BTreeMap<SocketAddr, Task> = BTreeMap::new();
     let (sender, mut reports) = mpsc::channel::<(SocketAddr, Load)>(REPORTS_MAX);
     let mut updates = interval(Duration::from_nanos(settings.update_interval_ns));
@@ -99,12 +107,12 @@ async fn service(
                 if changed.is_err() {
                     return;
                 }
-                let there = endpoints(&key, &published.borrow_and_update());
+                there = endpoints(&key, &published.borrow_and_update());
                 streams.retain(|address, _| there.contains(address));
                 weights.retain(|address| there.contains(address));
-                for address in there {
-                    streams.entry(address).or_insert_with(|| {
-                        spawn(follow(address, settings, sender.clone()))
+                for address in there.iter().filter(|_| settings.source == Source::Endpoints) {
+                    streams.entry(*address).or_insert_with(|| {
+                        spawn(follow(*address, settings, sender.clone()))
                     });
                 }
             }
@@ -115,6 +123,12 @@ async fn service(
                 }
             }
             _ = updates.tick() => {
+                let loads = control.client_loads().newer(&key, Instant::now(), &mut seen);
+                for (address, load) in loads.into_iter().flatten() {
+                    if there.contains(&address) {
+                        weights.report(now(), address, &load);
+                    }
+                }
                 if let Some(factors) = weights.update(now()) {
                     debug!(service = %key, ?factors, "weights have moved");
                     control.weigh(&key, factors);
@@ -128,7 +142,7 @@ fn endpoints(key: &ServiceKey, published: &Published) -> BTreeSet<SocketAddr> {
     let Some(snapshot) = published.snapshot() else { return BTreeSet::new() };
     let all: BTreeSet<_> = snapshot.serving().map(|endpoint| endpoint.address).collect();
     if all.len() > STREAMS_MAX {
-        warn!(service = %key, endpoints = all.len(), "only {STREAMS_MAX} are asked for their load");
+        warn!(service = %key, endpoints = all.len(), "only {STREAMS_MAX} have weights by load");
     }
     all.into_iter().take(STREAMS_MAX).collect()
 }

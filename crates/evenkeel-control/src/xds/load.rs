@@ -1,7 +1,6 @@
-//! What clients report of the load that they send (LRS), added up by cluster and locality. Sums and
-//! no weights: a client's report has its own share of the calls beside the whole utilisation of a
-//! backend, and clients report neither by endpoint unless they are made to. The backends' own word
-//! (ORCA out of band, `weights`) has both, whoever calls.
+//! What clients report of the load that they send (LRS), added up by cluster and locality, for
+//! people and metrics. Weights are made of what they say of endpoints (`shares`), and not of sums:
+//! these only grow.
 
 use std::{collections::BTreeMap, sync::Mutex};
 
@@ -109,7 +108,7 @@ fn entry<'a, T: Default>(
     map.entry(if known { name } else { OTHER }.to_owned()).or_default()
 }
 
-fn count(value: u64, warnings: &Warnings) -> u64 {
+pub(super) fn count(value: u64, warnings: &Warnings) -> u64 {
     if value > CALLS_PER_REPORT_MAX.unsigned_abs() {
         warnings.add(Warning::StatsTooLarge);
         return 0;

@@ -1,233 +1,156 @@
 //! One client's stream of load reports: the client says who it is, is told what to report and how
-//! often, and reports. The response's body, like every stream here.
+//! often, and reports. What a stream is apart from that is in [`crate::stream`].
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
-use bytes::Bytes;
 use evenkeel_proto::envoy::{
-    config::core::v3::Node,
+    config::endpoint::v3::ClusterStats,
     service::load_stats::v3::{LoadStatsRequest, LoadStatsResponse},
 };
-use futures_util::stream::unfold;
-use http_body::Frame;
-use http_body_util::StreamBody;
-use prost::Message as _;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep_until},
-};
-use tonic::{Status, body::Body, codec::Streaming};
-use tracing::debug;
+use tokio::{sync::watch, time::Instant};
+use tonic::Status;
 
 use super::{
     Kind, Resources,
     machine::NAMES_MAX,
     service::Shared,
-    stream::{FIRST_REQUEST_WAIT, NODE_BYTES_MAX},
+    shares::shares,
+    stream::{REQUEST_BYTES_MAX, follow},
 };
 use crate::{
-    drain::{Turn, drained},
+    drain::drained,
     grpclb::{Bucket, Pace},
+    key::ServiceKey,
     observe::{Refusal, Warning},
     peer::Peer,
-    room::Permit,
-    wire::{framed, trailers},
+    stream::{End, Outgoing, Talk},
+    weights::{LoadAware, Reporter, by_clients},
+    wire::framed,
 };
 
 /// Clients with this feature can be asked for all their clusters, without naming them.
 const SEND_ALL_CLUSTERS: &str = "envoy.lrs.supports_send_all_clusters";
 
-/// The response's body.
-pub(super) fn respond(
+/// Who reports, once it has said so.
+pub(super) struct Reporting {
     shared: Arc<Shared>,
-    inbound: Streaming<LoadStatsRequest>,
-    peer: Peer,
-    permit: Permit,
-) -> Body {
-    let stream = Stream {
-        turn: shared.drain.turn(),
-        bucket: Bucket::new(shared.settings.load_report_interval),
-        shared,
-        inbound,
-        peer,
-        outgoing: VecDeque::new(),
-        phase: Phase::Waiting { until: Instant::now() + FIRST_REQUEST_WAIT },
-        permit: Some(permit),
-    };
-    let frames = unfold(stream, |mut stream| async move {
-        let frame = stream.next().await?;
-        Some((Ok::<_, Status>(frame), stream))
-    });
-    Body::new(StreamBody::new(frames))
-}
-
-struct Stream {
-    shared: Arc<Shared>,
-    inbound: Streaming<LoadStatsRequest>,
-    peer: Peer,
-    outgoing: VecDeque<Bytes>,
-    phase: Phase,
     bucket: Bucket,
-    turn: Turn,
-    permit: Option<Permit>,
-}
-
-enum Phase {
-    Waiting {
-        until: Instant,
-    },
-    /// With the resources whose clusters are to be named, for clients that need them named.
-    Serving {
-        named: Option<Named>,
-    },
-    Ended,
-}
-
-struct Named {
+    /// What the client knows: nobody's word counts for a service of which it is not told.
     resources: watch::Receiver<Option<Arc<Resources>>>,
-    told: Option<Vec<String>>,
+    /// Its clusters have to be named to it.
+    needs_names: bool,
+    load_aware: watch::Receiver<Arc<BTreeMap<ServiceKey, LoadAware>>>,
+    reporter: Reporter,
+    /// What there is has not been looked at yet.
+    is_new: bool,
+    told: Option<LoadStatsResponse>,
 }
 
-/// What ended a stream.
-type End = Status;
+impl Talk for Reporting {
+    type Shared = Shared;
+    type Request = LoadStatsRequest;
+    const FIRST_REQUEST: &'static str = "the first request";
+    const REQUEST_BYTES_MAX: usize = REQUEST_BYTES_MAX;
 
-impl Stream {
-    async fn next(&mut self) -> Option<Frame<Bytes>> {
-        loop {
-            if let Some(bytes) = self.outgoing.pop_front() {
-                return Some(Frame::data(bytes));
-            }
-            let step = match &mut self.phase {
-                Phase::Ended => return None,
-                Phase::Waiting { until } => {
-                    let until = *until;
-                    self.wait(until).await
-                }
-                Phase::Serving { .. } => self.serve().await,
-            };
-            if let Err(end) = step {
-                debug!(peer = ?self.peer.address, code = ?end.code(), why = end.message(), "ends");
-                self.phase = Phase::Ended;
-                self.permit = None;
-                return Some(trailers(&end));
-            }
-        }
-    }
-
-    async fn wait(&mut self, until: Instant) -> Result<(), End> {
-        let request = tokio::select! {
-            biased;
-            request = self.inbound.message() => request,
-            () = sleep_until(until) => {
-                let wait = FIRST_REQUEST_WAIT;
-                let text = format!("expected the first request within {wait:?}, got nothing");
-                return Err(self.refuse(Refusal::NoInitial, Status::deadline_exceeded(text)));
-            }
-            () = self.turn.comes() => return Err(drained()),
+    fn begin(
+        shared: &Arc<Shared>,
+        peer: &Peer,
+        request: LoadStatsRequest,
+        _outgoing: &mut Outgoing,
+    ) -> Result<Self, End> {
+        let (node, followed) = follow(shared, request.node.as_ref(), peer)?;
+        let mut features = node.client_features.iter();
+        let mut reporting = Self {
+            shared: shared.clone(),
+            bucket: Bucket::new(shared.settings.load_report_interval),
+            resources: followed.resources,
+            needs_names: !features.any(|feature| feature == SEND_ALL_CLUSTERS),
+            load_aware: shared.control.load_aware(),
+            reporter: shared.control.client_loads().reporter(),
+            is_new: true,
+            told: None,
         };
-        let request = self.arrived(request)?;
-        let Some(node) = &request.node else {
-            let text = "expected node in the first request, got none; it says who asks";
-            return Err(self.refuse(Refusal::XdsNoNode, Status::invalid_argument(text)));
-        };
-        let named = self.admit(node)?;
-        if named.is_none() {
-            self.ask(Vec::new(), true);
-        }
-        self.phase = Phase::Serving { named };
-        self.add(&request);
-        self.name_clusters();
-        Ok(())
-    }
-
-    async fn serve(&mut self) -> Result<(), End> {
-        let Phase::Serving { named } = &mut self.phase else { return Ok(()) };
-        let changed = async {
-            match named {
-                Some(named) => named.resources.changed().await,
-                None => std::future::pending().await,
-            }
-        };
-        let request = tokio::select! {
-            biased;
-            () = self.turn.comes() => return Err(drained()),
-            request = self.inbound.message() => request,
-            changed = changed => {
-                changed.map_err(|_| drained())?;
-                self.name_clusters();
-                return Ok(());
-            }
-        };
-        let request = self.arrived(request)?;
-        self.add(&request);
-        Ok(())
-    }
-
-    fn arrived(
-        &mut self,
-        request: Result<Option<LoadStatsRequest>, Status>,
-    ) -> Result<LoadStatsRequest, End> {
-        let request = match request {
-            Ok(Some(request)) => request,
-            Ok(None) => return Err(Status::ok("")),
-            Err(error) => return Err(self.refuse(Refusal::BadMessage, error)),
-        };
-        match self.bucket.take(Instant::now()) {
-            Pace::Good => {}
-            Pace::Early => self.shared.control.inner.warnings.add(Warning::StatsEarly),
-            Pace::Flood => {
-                let interval = self.shared.settings.load_report_interval;
-                let text = format!("expected load reports every {interval:?}, got a flood of them");
-                return Err(self.refuse(Refusal::StatsFlood, Status::resource_exhausted(text)));
-            }
-        }
-        Ok(request)
-    }
-
-    /// Whether this client may report, and which clusters have to be named to it.
-    fn admit(&self, node: &Node) -> Result<Option<Named>, End> {
-        let bytes = node.encoded_len();
-        if bytes > NODE_BYTES_MAX {
-            let text = format!("expected a node of at most {NODE_BYTES_MAX} bytes, got {bytes}");
-            return Err(self.refuse(Refusal::XdsNodeBytes, Status::invalid_argument(text)));
-        }
-        let followed = self.shared.views.follow(node, &self.peer);
-        let followed = followed.map_err(|status| self.refuse(Refusal::XdsNoView, status))?;
-        let all = node.client_features.iter().any(|feature| feature == SEND_ALL_CLUSTERS);
-        Ok((!all).then_some(Named { resources: followed.resources, told: None }))
+        reporting.hear(request)?;
+        Ok(reporting)
     }
 
     /// A first request without reports says only who reports.
-    fn add(&self, request: &LoadStatsRequest) {
+    fn hear(&mut self, request: LoadStatsRequest) -> Result<(), End> {
+        let (control, interval) = (&self.shared.control, self.shared.settings.load_report_interval);
+        match self.bucket.take(Instant::now()) {
+            Pace::Good => {}
+            Pace::Early => control.inner.warnings.add(Warning::StatsEarly),
+            Pace::Flood => {
+                let text = format!("expected load reports every {interval:?}, got a flood of them");
+                return Err(control.refuse(Refusal::StatsFlood, Status::resource_exhausted(text)));
+            }
+        }
         if !request.cluster_stats.is_empty() {
-            self.shared.loads.add(request, &self.shared.control.inner.warnings);
+            self.shared.loads.add(&request, &control.inner.warnings);
+            self.weigh(&request.cluster_stats);
         }
+        Ok(())
     }
 
-    /// Asks for the clusters that there are, when they are others than before.
-    fn name_clusters(&mut self) {
-        let Phase::Serving { named: Some(named) } = &mut self.phase else { return };
-        let Some(resources) = named.resources.borrow_and_update().clone() else { return };
-        let clusters = resources.kind(Kind::Cluster).into_iter().flat_map(|all| all.by_name.keys());
-        let clusters: Vec<String> = clusters.take(NAMES_MAX).map(ToString::to_string).collect();
-        if named.told.as_ref() != Some(&clusters) {
-            named.told = Some(clusters.clone());
-            self.ask(clusters, false);
+    /// Asks for what there is, when that is another question than before.
+    fn speak(&mut self, outgoing: &mut Outgoing) -> Result<(), End> {
+        if !std::mem::take(&mut self.is_new) {
+            return Ok(());
         }
-    }
-
-    fn ask(&mut self, clusters: Vec<String>, send_all_clusters: bool) {
-        let interval = self.shared.settings.load_report_interval;
-        self.outgoing.push_back(framed(&LoadStatsResponse {
+        let clusters = match self.resources.borrow_and_update().as_deref() {
+            _ if !self.needs_names => Vec::new(),
+            None => return Ok(()),
+            Some(resources) => {
+                let all = resources.kind(Kind::Cluster);
+                let names = all.into_iter().flat_map(|all| all.by_name.keys());
+                names.take(NAMES_MAX).map(ToString::to_string).collect()
+            }
+        };
+        let load_aware = self.load_aware.borrow_and_update();
+        let response = LoadStatsResponse {
             clusters,
-            load_reporting_interval: interval.try_into().ok(),
-            report_endpoint_granularity: false,
-            send_all_clusters,
-        }));
+            load_reporting_interval: self.shared.settings.load_report_interval.try_into().ok(),
+            report_endpoint_granularity: load_aware.values().any(|one| by_clients(Some(one))),
+            send_all_clusters: !self.needs_names,
+        };
+        drop(load_aware);
+        if self.told.as_ref() != Some(&response) {
+            outgoing.push_back(framed(&response));
+            self.told = Some(response);
+        }
+        Ok(())
     }
 
-    fn refuse(&self, why: Refusal, status: Status) -> End {
-        self.shared.control.inner.refusals.add(why);
-        status
+    async fn news(&mut self) -> Result<(), End> {
+        let changed = tokio::select! {
+            // To the others a change of their clusters is no other question.
+            changed = self.resources.changed(), if self.needs_names => changed,
+            changed = self.load_aware.changed() => changed,
+        };
+        changed.map_err(|_| drained())?;
+        self.is_new = true;
+        Ok(())
+    }
+}
+
+impl Reporting {
+    /// Takes what is said of endpoints, where weights are made of it.
+    fn weigh(&self, all: &[ClusterStats]) {
+        let warnings = &self.shared.control.inner.warnings;
+        let load_aware = self.load_aware.borrow().clone();
+        let resources = self.resources.borrow().clone();
+        let told = resources.as_deref().and_then(|all| all.kind(Kind::Cluster));
+        let is_told = |name: &str| told.is_some_and(|told| told.by_name.contains_key(name));
+        for stats in all.iter().filter(|stats| is_told(&stats.cluster_name)) {
+            // Clusters are called like their services; the others are no service's.
+            let Ok(service) = ServiceKey::parse(&stats.cluster_name, "") else { continue };
+            if !by_clients(load_aware.get(&service)) {
+                continue;
+            }
+            let Some((interval, shares)) = shares(stats, warnings) else { continue };
+            if !self.reporter.report(&service, Instant::now(), interval, shares) {
+                warnings.add(Warning::XdsLoadEndpoints);
+            }
+        }
     }
 }

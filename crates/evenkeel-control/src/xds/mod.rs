@@ -10,6 +10,7 @@
 
 mod clients;
 mod counts;
+mod demand;
 mod encode;
 mod hash;
 mod load;
@@ -19,11 +20,14 @@ mod resource;
 mod say;
 mod secrets;
 mod service;
+mod shares;
 mod stream;
 mod view;
 mod views;
 
+pub use crate::stream::FIRST_REQUEST_WAIT;
 pub use clients::ClientView;
+pub use demand::{ON_DEMAND_PER_STREAM_MAX, ON_DEMAND_RETRY};
 pub use load::{
     ClusterLoad, LOAD_CLUSTERS_MAX, LOAD_NAMES_MAX, LoadTotals, LocalityLoad, MetricLoad,
 };
@@ -34,7 +38,5 @@ pub use resource::{Followed, Kind, KindResources, Resource, Resources, Views};
 pub use service::{
     ADS_SERVICE_NAME, Ads, DEFAULT_LOAD_REPORT_INTERVAL, LRS_SERVICE_NAME, Lrs, Xds, XdsSettings,
 };
-pub use stream::{
-    FIRST_REQUEST_WAIT, NODE_BYTES_MAX, REQUEST_BYTES_MAX, REQUESTS_BURST, REQUESTS_PER_S_MAX,
-};
+pub use stream::{NODE_BYTES_MAX, REQUEST_BYTES_MAX, REQUESTS_BURST, REQUESTS_PER_S_MAX};
 pub use views::{ASKED_MAX, NodeViews, SYNC_WAIT_MAX, VIEWS_MAX};

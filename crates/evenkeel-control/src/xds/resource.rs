@@ -2,7 +2,11 @@
 //! the content, not counted: a balancer that restarts, or another replica, gives the same version
 //! to the same content, so that a client that comes back is told nothing and rebuilds nothing.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use evenkeel_proto::envoy::config::core::v3::Node;
@@ -104,6 +108,7 @@ pub struct KindResources {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
     kinds: BTreeMap<Kind, Arc<KindResources>>,
+    pending: Arc<BTreeSet<Arc<str>>>,
 }
 
 impl Resources {
@@ -116,6 +121,18 @@ impl Resources {
     /// Puts `resources` in the place of what was there of this kind.
     pub fn set(&mut self, kind: Kind, resources: Arc<KindResources>) {
         self.kinds.insert(kind, resources);
+    }
+
+    /// Names of endpoints of which it is not known yet whether there are any.
+    #[must_use]
+    pub fn pending(&self) -> &Arc<BTreeSet<Arc<str>>> {
+        &self.pending
+    }
+
+    /// Says of which endpoints it is not known yet whether there are any. Nobody is told that they
+    /// do not exist: Envoy would call nobody instead of waiting.
+    pub fn set_pending(&mut self, names: BTreeSet<Arc<str>>) {
+        self.pending = Arc::new(names);
     }
 }
 
@@ -139,11 +156,16 @@ pub trait Views: Send + Sync + 'static {
     /// A clear status when it gets nothing here: the stream ends with it.
     fn follow(&self, node: &Node, peer: &Peer) -> Result<Followed, Status>;
 
-    /// Hears which listeners a client asks for, before it is answered; `followed` is what it
-    /// follows. Not every form of a name can be listed beforehand (`greeter:80`, `GREETER.`): those
-    /// that lead somewhere are among the resources from now on.
-    fn asked(&self, followed: &watch::Receiver<Option<Arc<Resources>>>, listeners: &[String]) {
-        let _ = (followed, listeners);
+    /// Hears what a client asks for by name, before it is answered; `followed` is what it follows.
+    /// Not every form of a listener's name can be listed beforehand (`greeter:80`, `GREETER.`), nor
+    /// every service on demand: those that lead somewhere are among the resources from now on.
+    fn asked(
+        &self,
+        followed: &watch::Receiver<Option<Arc<Resources>>>,
+        kind: Kind,
+        names: &[String],
+    ) {
+        let _ = (followed, kind, names);
     }
 }
 

@@ -11,19 +11,11 @@ use std::{
 };
 
 use evenkeel_proto::envoy::service::{
-    discovery::v3::{
-        DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-    },
-    load_stats::v3::{LoadStatsRequest, LoadStatsResponse},
+    discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest},
+    load_stats::v3::LoadStatsRequest,
 };
 use http::{Request, Response};
-use tonic::{
-    Status,
-    body::Body,
-    codec::{Codec as _, Streaming},
-    server::NamedService,
-};
-use tonic_prost::ProstCodec;
+use tonic::{Status, body::Body, server::NamedService};
 
 use super::{
     Views,
@@ -31,16 +23,13 @@ use super::{
     counts::Counts,
     encode::Encoder,
     load::{LoadTotals, Loads},
-    load_stream,
-    stream::{self, Inbound, REQUEST_BYTES_MAX},
+    load_stream::Reporting,
+    stream::Serving,
 };
 use crate::{
     control::Control,
-    drain::Drain,
     metrics::{Kind as Metric, Page},
-    observe::Refusal,
-    peer::Peer,
-    room::Room,
+    stream::Streams,
     wire,
 };
 
@@ -83,8 +72,7 @@ pub(super) struct Shared {
     pub(super) clients: Arc<Clients>,
     pub(super) counts: Counts,
     pub(super) loads: Loads,
-    pub(super) drain: Drain,
-    room: Room,
+    streams: Streams,
 }
 
 impl Xds {
@@ -92,6 +80,7 @@ impl Xds {
     #[must_use]
     pub fn new(control: Control, views: Arc<dyn Views>, settings: XdsSettings) -> Self {
         let shared = Shared {
+            streams: Streams::new(control.clone()),
             control,
             views,
             encoder: Encoder::new(settings.identifier.clone()),
@@ -99,8 +88,6 @@ impl Xds {
             clients: Arc::default(),
             counts: Counts::default(),
             loads: Loads::default(),
-            drain: Drain::default(),
-            room: Room::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -121,7 +108,7 @@ impl Xds {
     /// keep what they have and turn to another balancer. To be called when connections have had
     /// their GOAWAY, or clients come back on the same one.
     pub fn end_streams(&self) {
-        self.shared.drain.begin();
+        self.shared.streams.end();
     }
 
     /// Up to `max` clients that have streams, those first who came first; and how many there are.
@@ -133,7 +120,7 @@ impl Xds {
     /// Open streams of both services, also those that have not said yet who they are.
     #[must_use]
     pub fn streams(&self) -> usize {
-        self.shared.room.open()
+        self.shared.streams.open()
     }
 
     /// What clients reported of their load, by cluster.
@@ -172,23 +159,16 @@ pub struct Lrs {
 impl Ads {
     fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
         const METHODS: [&str; 2] = ["StreamAggregatedResources", "DeltaAggregatedResources"];
-        let is_delta = match wire::method(&request) {
-            "StreamAggregatedResources" => false,
-            "DeltaAggregatedResources" => true,
-            _ => return Err(no_method(&request, ADS_SERVICE_NAME, &METHODS)),
-        };
-        let (peer, permit) = self.shared.admit(&request)?;
-        let max = Some(REQUEST_BYTES_MAX);
-        let inbound = if is_delta {
-            let mut codec = ProstCodec::<DeltaDiscoveryResponse, DeltaDiscoveryRequest>::default();
-            let body = request.into_body();
-            Inbound::Delta(Streaming::new_request(codec.decoder(), body, None, max))
-        } else {
-            let mut codec = ProstCodec::<DiscoveryResponse, DiscoveryRequest>::default();
-            let body = request.into_body();
-            Inbound::StateOfTheWorld(Streaming::new_request(codec.decoder(), body, None, max))
-        };
-        Ok(wire::response(stream::respond(self.shared.clone(), inbound, peer, permit)))
+        let Self { shared } = self;
+        match wire::method(&request) {
+            "StreamAggregatedResources" => {
+                shared.streams.respond::<DiscoveryRequest, Serving>(request, shared)
+            }
+            "DeltaAggregatedResources" => {
+                shared.streams.respond::<DeltaDiscoveryRequest, Serving>(request, shared)
+            }
+            _ => Err(no_method(&request, ADS_SERVICE_NAME, &METHODS)),
+        }
     }
 }
 
@@ -200,30 +180,13 @@ impl Lrs {
         if self.shared.settings.load_report_interval.is_zero() {
             return Err(Status::unimplemented("load reports are not taken here"));
         }
-        let (peer, permit) = self.shared.admit(&request)?;
-        let mut codec = ProstCodec::<LoadStatsResponse, LoadStatsRequest>::default();
-        let (body, max) = (request.into_body(), Some(REQUEST_BYTES_MAX));
-        let inbound = Streaming::new_request(codec.decoder(), body, None, max);
-        Ok(wire::response(load_stream::respond(self.shared.clone(), inbound, peer, permit)))
+        self.shared.streams.respond::<LoadStatsRequest, Reporting>(request, &self.shared)
     }
 }
 
 fn no_method(request: &Request<Body>, service: &str, methods: &[&str]) -> Status {
     let (path, methods) = (request.uri().path(), methods.join(" or "));
     Status::unimplemented(format!("expected {methods} of {service}, got {path}"))
-}
-
-impl Shared {
-    /// Whom a request comes from, and room for its stream.
-    fn admit(&self, request: &Request<Body>) -> Result<(Peer, crate::room::Permit), Status> {
-        if wire::is_compressed(request) {
-            self.control.inner.refusals.add(Refusal::Compressed);
-            return Err(Status::unimplemented("expected messages that are not compressed"));
-        }
-        let peer = Peer::of(request);
-        let permit = self.room.permit(&self.control, peer.ip())?;
-        Ok((peer, permit))
-    }
 }
 
 impl fmt::Debug for Xds {

@@ -1,42 +1,36 @@
-//! One client's stream of aggregated resources. As with grpclb it is the response's body, without
-//! task and queue: a client that does not read is not served, and finds the newest when it does.
-//! What to say is the machine's business; here is what a machine can't have: bytes, time, the end.
+//! One client's stream of aggregated resources. What to say is the machine's business, and what a
+//! stream is that of [`crate::stream`]; here is what is between them: who asks, how often, in which
+//! variant, and the bytes.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use evenkeel_proto::envoy::{
     config::core::v3::Node,
     service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest},
 };
-use futures_util::stream::unfold;
-use http_body::Frame;
-use http_body_util::StreamBody;
 use prost::Message as _;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
-use tonic::{Status, body::Body, codec::Streaming};
-use tracing::{debug, warn};
+use tonic::Status;
+use tracing::warn;
 
 use super::{
-    Kind, Resources,
+    Followed, Kind, Resources,
     clients::{Client, Entry},
+    demand::{Demand, TooMany},
     machine::{Bad, Heard, Machine, NAMES_MAX, Variant},
     service::Shared,
 };
 use crate::{
     control::lock,
-    drain::{Turn, drained},
+    drain::drained,
     observe::{Refusal, Warning},
     peer::Peer,
-    room::Permit,
-    wire::trailers,
+    stream::{End, Outgoing, Talk},
 };
 
-/// How long a client may take for its first request.
-pub const FIRST_REQUEST_WAIT: Duration = Duration::from_secs(10);
 /// The largest request, in bytes.
 pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 /// What a client may say of itself, in bytes, metadata and all.
@@ -46,18 +40,25 @@ pub const REQUESTS_BURST: u32 = 10_000;
 /// Requests a second for long. Each response is answered by one.
 pub const REQUESTS_PER_S_MAX: u32 = 500;
 
-/// Requests of one variant.
-pub(super) enum Inbound {
-    StateOfTheWorld(Streaming<DiscoveryRequest>),
-    Delta(Streaming<DeltaDiscoveryRequest>),
-}
-
-enum Request {
+/// A request of either variant.
+pub(super) enum Request {
     StateOfTheWorld(DiscoveryRequest),
     Delta(DeltaDiscoveryRequest),
 }
 
-impl Inbound {
+impl From<DiscoveryRequest> for Request {
+    fn from(request: DiscoveryRequest) -> Self {
+        Self::StateOfTheWorld(request)
+    }
+}
+
+impl From<DeltaDiscoveryRequest> for Request {
+    fn from(request: DeltaDiscoveryRequest) -> Self {
+        Self::Delta(request)
+    }
+}
+
+impl Request {
     fn variant(&self) -> Variant {
         match self {
             Self::StateOfTheWorld(_) => Variant::StateOfTheWorld,
@@ -65,17 +66,6 @@ impl Inbound {
         }
     }
 
-    async fn next(&mut self) -> Result<Option<Request>, Status> {
-        Ok(match self {
-            Self::StateOfTheWorld(inbound) => {
-                inbound.message().await?.map(Request::StateOfTheWorld)
-            }
-            Self::Delta(inbound) => inbound.message().await?.map(Request::Delta),
-        })
-    }
-}
-
-impl Request {
     fn node(&self) -> Option<&Node> {
         match self {
             Self::StateOfTheWorld(request) => request.node.as_ref(),
@@ -92,13 +82,14 @@ impl Request {
         detail.map(|status| status.message.as_str())
     }
 
-    /// The listeners that it asks for by name.
-    fn listeners(&self) -> &[String] {
+    /// What it asks for by name, if that is something.
+    fn named(&self) -> Option<(Kind, &[String])> {
         let (url, names) = match self {
             Self::StateOfTheWorld(request) => (&request.type_url, &request.resource_names),
             Self::Delta(request) => (&request.type_url, &request.resource_names_subscribe),
         };
-        if *url == Kind::Listener.type_url() { names } else { &[] }
+        let kind = Kind::of_type_url(url)?;
+        (!names.is_empty()).then_some((kind, names.as_slice()))
     }
 
     fn put_into(self, machine: &mut Machine) -> Result<Heard, Bad> {
@@ -109,167 +100,133 @@ impl Request {
     }
 }
 
-/// The response's body.
-pub(super) fn respond(shared: Arc<Shared>, inbound: Inbound, peer: Peer, permit: Permit) -> Body {
-    let stream = Stream {
-        turn: shared.drain.turn(),
-        shared,
-        inbound,
-        peer,
-        outgoing: VecDeque::new(),
-        phase: Phase::Waiting { until: Instant::now() + FIRST_REQUEST_WAIT },
-        pace: Pace::new(Instant::now()),
-        permit: Some(permit),
-    };
-    let frames = unfold(stream, |mut stream| async move {
-        let frame = stream.next().await?;
-        Some((Ok::<_, Status>(frame), stream))
-    });
-    Body::new(StreamBody::new(frames))
-}
-
-struct Stream {
+/// Who asks, once it has said so, and what it gets. Its place among the clients is given back when
+/// it is dropped.
+pub(super) struct Serving {
     shared: Arc<Shared>,
-    inbound: Inbound,
-    peer: Peer,
-    /// The rest of the message that is being sent.
-    outgoing: VecDeque<Bytes>,
-    phase: Phase,
-    turn: Turn,
+    variant: Variant,
     pace: Pace,
-    /// Until the end; who does not read it may keep the rest for long.
-    permit: Option<Permit>,
-}
-
-enum Phase {
-    /// For the first request, which says who asks.
-    Waiting {
-        until: Instant,
-    },
-    Serving(Serving),
-    Ended,
-}
-
-struct Serving {
     entry: Entry,
+    demand: Demand,
     resources: watch::Receiver<Option<Arc<Resources>>>,
 }
 
-/// What ended a stream.
-type End = Status;
+impl Talk for Serving {
+    type Shared = Shared;
+    type Request = Request;
+    const FIRST_REQUEST: &'static str = "the first request";
+    const REQUEST_BYTES_MAX: usize = REQUEST_BYTES_MAX;
 
-impl Stream {
-    async fn next(&mut self) -> Option<Frame<Bytes>> {
-        loop {
-            if let Some(bytes) = self.outgoing.pop_front() {
-                return Some(Frame::data(bytes));
-            }
-            let step = match &mut self.phase {
-                Phase::Ended => return None,
-                Phase::Waiting { until } => {
-                    let until = *until;
-                    self.wait(until).await
-                }
-                Phase::Serving(_) => self.serve().await,
-            };
-            if let Err(end) = step {
-                debug!(peer = ?self.peer.address, code = ?end.code(), why = end.message(), "ends");
-                // Gives its place among the clients back.
-                self.phase = Phase::Ended;
-                self.permit = None;
-                return Some(trailers(&end));
-            }
-        }
-    }
-
-    async fn wait(&mut self, until: Instant) -> Result<(), End> {
-        let request = tokio::select! {
-            biased;
-            request = self.inbound.next() => request,
-            () = sleep_until(until) => {
-                let wait = FIRST_REQUEST_WAIT;
-                let text = format!("expected the first request within {wait:?}, got nothing");
-                return Err(self.refuse(Refusal::NoInitial, Status::deadline_exceeded(text)));
-            }
-            () = self.turn.comes() => return Err(drained()),
-        };
-        let request = self.arrived(request)?;
-        let serving = self.admit(&request)?;
-        self.phase = Phase::Serving(serving);
-        self.hear(request)
-    }
-
-    async fn serve(&mut self) -> Result<(), End> {
-        let Phase::Serving(serving) = &mut self.phase else { return Ok(()) };
-        if let Some(pieces) = serving.speak(&self.shared) {
-            self.outgoing.extend(pieces.into_iter().filter(|piece| !piece.is_empty()));
-            return Ok(());
-        }
-        let wakes_at = lock(&serving.entry.client.machine).wakes_at();
-        let request = tokio::select! {
-            biased;
-            () = self.turn.comes() => return Err(drained()),
-            request = self.inbound.next() => request,
-            changed = serving.resources.changed() => {
-                changed.map_err(|_| drained())?;
-                serving.look();
-                return Ok(());
-            }
-            () = sleep_until(wakes_at.unwrap_or_else(Instant::now)), if wakes_at.is_some() => {
-                return Ok(());
-            }
-        };
-        let request = self.arrived(request)?;
-        self.hear(request)
-    }
-
-    /// A request, and not the end or too many of them.
-    fn arrived(&mut self, request: Result<Option<Request>, Status>) -> Result<Request, End> {
-        let request = match request {
-            Ok(Some(request)) => request,
-            // The client has said that nothing more comes: it is done with us.
-            Ok(None) => return Err(Status::ok("")),
-            Err(error) => return Err(self.refuse(Refusal::BadMessage, error)),
-        };
-        if !self.pace.take(Instant::now()) {
-            let text = format!("expected at most {REQUESTS_PER_S_MAX} requests a second, got more");
-            return Err(self.refuse(Refusal::XdsFlood, Status::resource_exhausted(text)));
-        }
-        Ok(request)
-    }
-
-    fn admit(&self, request: &Request) -> Result<Serving, End> {
-        let Some(node) = request.node() else {
-            let text = "expected node in the first request, got none; it says who asks";
-            return Err(self.refuse(Refusal::XdsNoNode, Status::invalid_argument(text)));
-        };
-        let bytes = node.encoded_len();
-        if bytes > NODE_BYTES_MAX {
-            let text = format!("expected a node of at most {NODE_BYTES_MAX} bytes, got {bytes}");
-            return Err(self.refuse(Refusal::XdsNodeBytes, Status::invalid_argument(text)));
-        }
-        let followed = self.shared.views.follow(node, &self.peer);
-        let followed = followed.map_err(|status| self.refuse(Refusal::XdsNoView, status))?;
-        let (id, variant) = (self.shared.clients.new_id(), self.inbound.variant());
-        let client = Client::new(id, &self.peer, node, followed.view, variant);
-        let entry = self.shared.clients.enter(client);
-        let mut serving = Serving { entry, resources: followed.resources };
+    fn begin(
+        shared: &Arc<Shared>,
+        peer: &Peer,
+        request: Request,
+        _outgoing: &mut Outgoing,
+    ) -> Result<Self, End> {
+        let (node, followed) = follow(shared, request.node(), peer)?;
+        let (id, variant) = (shared.clients.new_id(), request.variant());
+        let client = Client::new(id, peer, node, followed.view, variant);
+        let entry = shared.clients.enter(client);
+        let (shared, resources) = (shared.clone(), followed.resources);
+        let pace = Pace::new(Instant::now());
+        let demand = Demand::default();
+        let mut serving = Self { shared, variant, pace, entry, demand, resources };
         serving.look();
+        serving.hear(request)?;
         Ok(serving)
     }
 
     fn hear(&mut self, request: Request) -> Result<(), End> {
-        let Phase::Serving(serving) = &mut self.phase else { return Ok(()) };
-        let listeners = request.listeners();
-        // Many names are refused below, and not worth a look.
-        if !listeners.is_empty() && listeners.len() <= NAMES_MAX {
-            self.shared.views.asked(&serving.resources, listeners);
-            serving.look();
+        if !self.pace.take(Instant::now()) {
+            let text = format!("expected at most {REQUESTS_PER_S_MAX} requests a second, got more");
+            return Err(self.refuse(Refusal::XdsFlood, Status::resource_exhausted(text)));
         }
-        let Phase::Serving(Serving { entry, .. }) = &self.phase else { return Ok(()) };
+        // Many names are refused below, and not worth a look.
+        if let Some((kind, names)) = request.named().filter(|(_, all)| all.len() <= NAMES_MAX) {
+            self.ask(kind, names);
+        }
         let detail = request.detail().map(str::to_owned);
-        let heard = request.put_into(&mut lock(&entry.client.machine));
-        let heard = heard.map_err(|bad| match bad {
+        let mut machine = lock(&self.entry.client.machine);
+        let heard = request.put_into(&mut machine);
+        self.demand.keep(&machine);
+        drop(machine);
+        let heard = heard.map_err(|bad| self.bad(bad))?;
+        self.shared.counts.heard(self.variant, heard);
+        if heard.stale {
+            self.shared.control.inner.warnings.add(Warning::XdsStaleNonce);
+        }
+        if let Some(kind) = heard.nacked {
+            let client = &self.entry.client;
+            let why = detail.unwrap_or_default();
+            warn!(node = client.node(), kind = kind.name(), why, "a client refuses its resources");
+        }
+        Ok(())
+    }
+
+    /// One response of a kind waits for its answer at a time, so there is an end to it.
+    fn speak(&mut self, outgoing: &mut Outgoing) -> Result<(), End> {
+        let mut machine = lock(&self.entry.client.machine);
+        let Some(response) = machine.next(Instant::now()) else { return Ok(()) };
+        drop(machine);
+        let pieces = self.shared.encoder.encode(self.variant, &response);
+        let bytes = pieces.iter().map(bytes::Bytes::len).sum();
+        self.shared.counts.sent(self.variant, response.kind, bytes);
+        outgoing.extend(pieces);
+        Ok(())
+    }
+
+    async fn news(&mut self) -> Result<(), End> {
+        let machine_at = lock(&self.entry.client.machine).wakes_at();
+        let wakes_at = machine_at.into_iter().chain(self.demand.retry_at()).min();
+        tokio::select! {
+            biased;
+            changed = self.resources.changed() => {
+                changed.map_err(|_| drained())?;
+                self.look();
+            }
+            () = sleep_until(wakes_at.unwrap_or_else(Instant::now)), if wakes_at.is_some() => {
+                for (kind, name) in self.demand.look_again(&self.shared.control, Instant::now()) {
+                    self.shared.views.asked(&self.resources, kind, &[name]);
+                }
+                self.look();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Serving {
+    /// Has what these names lead to be there before they are answered.
+    fn ask(&mut self, kind: Kind, names: &[String]) {
+        let control = &self.shared.control;
+        let is_demand = match kind {
+            Kind::Listener | Kind::Cluster => control.serves_on_demand(),
+            // Who wants all clusters asks for endpoints of those that there are.
+            Kind::Endpoint => {
+                let wants_all = lock(&self.entry.client.machine).is_wildcard(Kind::Cluster);
+                control.serves_on_demand() && !wants_all
+            }
+            Kind::Route | Kind::Secret => false,
+        };
+        if is_demand && self.demand.add(control, kind, names, Instant::now()) == Err(TooMany) {
+            control.inner.warnings.add(Warning::XdsOnDemandMax);
+        }
+        if is_demand || kind == Kind::Listener {
+            self.shared.views.asked(&self.resources, kind, names);
+            self.look();
+        }
+    }
+
+    /// Takes the newest resources, if there are any.
+    fn look(&mut self) {
+        let newest = self.resources.borrow_and_update().clone();
+        if let Some(resources) = newest {
+            lock(&self.entry.client.machine).resources(resources);
+        }
+    }
+
+    fn bad(&self, bad: Bad) -> End {
+        match bad {
             Bad::Type(got) => {
                 let known = Kind::ALL.map(Kind::type_url).join(", ");
                 let text = format!("expected a type_url of {known}, got {got:?}");
@@ -280,44 +237,32 @@ impl Stream {
                 let text = format!("expected at most {NAMES_MAX} names of {kind}, got {got}");
                 self.refuse(Refusal::XdsNames, Status::resource_exhausted(text))
             }
-        })?;
-        self.shared.counts.heard(self.inbound.variant(), heard);
-        if heard.stale {
-            self.shared.control.inner.warnings.add(Warning::XdsStaleNonce);
         }
-        if let Some(kind) = heard.nacked {
-            let client = &entry.client;
-            let why = detail.unwrap_or_default();
-            warn!(node = client.node(), kind = kind.name(), why, "a client refuses its resources");
-        }
-        Ok(())
     }
 
     fn refuse(&self, why: Refusal, status: Status) -> End {
-        self.shared.control.inner.refusals.add(why);
-        status
+        self.shared.control.refuse(why, status)
     }
 }
 
-impl Serving {
-    /// Takes the newest resources, if there are any.
-    fn look(&mut self) {
-        let newest = self.resources.borrow_and_update().clone();
-        if let Some(resources) = newest {
-            lock(&self.entry.client.machine).resources(resources);
-        }
+/// What a client gets, by the node of its first request.
+pub(super) fn follow<'a>(
+    shared: &Shared,
+    node: Option<&'a Node>,
+    peer: &Peer,
+) -> Result<(&'a Node, Followed), End> {
+    let refuse = |why, status| shared.control.refuse(why, status);
+    let Some(node) = node else {
+        let text = "expected node in the first request, got none; it says who asks";
+        return Err(refuse(Refusal::XdsNoNode, Status::invalid_argument(text)));
+    };
+    let bytes = node.encoded_len();
+    if bytes > NODE_BYTES_MAX {
+        let text = format!("expected a node of at most {NODE_BYTES_MAX} bytes, got {bytes}");
+        return Err(refuse(Refusal::XdsNodeBytes, Status::invalid_argument(text)));
     }
-
-    /// The next message, if there is something to say.
-    fn speak(&self, shared: &Shared) -> Option<[Bytes; 2]> {
-        let mut machine = lock(&self.entry.client.machine);
-        let outgoing = machine.next(Instant::now())?;
-        let variant = machine.variant();
-        drop(machine);
-        let pieces = shared.encoder.encode(variant, &outgoing);
-        shared.counts.sent(variant, outgoing.kind, pieces.iter().map(Bytes::len).sum());
-        Some(pieces)
-    }
+    let followed = shared.views.follow(node, peer);
+    followed.map(|followed| (node, followed)).map_err(|end| refuse(Refusal::XdsNoView, end))
 }
 
 /// How many requests may come: a bucket that fills with time.
@@ -341,6 +286,8 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -5,10 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -51,7 +48,6 @@ struct Inner {
     control: Control,
     secrets: Mutex<SecretSource>,
     since: Instant,
-    is_ready: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -75,7 +71,6 @@ impl NodeViews {
             control,
             secrets: Mutex::default(),
             since: Instant::now(),
-            is_ready: AtomicBool::new(false),
             state: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -120,6 +115,10 @@ impl NodeViews {
         let State { views, assignments } = &mut *state;
         views.retain(|_, live| live.resources.receiver_count() > 0);
         for (view, live) in views {
+            // What does not exist now is asked for again by who wants it.
+            live.asked.retain(|name| {
+                world.names.resolve(name).is_ok() || world.names.on_demand(name).is_none()
+            });
             self.make(&world, view, live, assignments);
         }
         assignments.keep(&world);
@@ -137,18 +136,10 @@ impl NodeViews {
     }
 
     /// Whether clients are answered, from then on. Before all services are known, most clients
-    /// would be told of clusters without endpoints. It is not [`Control::synced`], which holds from
-    /// the start where no flag names a service, before the file has been read.
+    /// would be told of clusters without endpoints.
     fn is_ready(&self) -> bool {
-        let Inner { is_ready, since, control, .. } = &*self.inner;
-        let is_known = || {
-            let directory = control.directory();
-            directory.services.values().all(|service| service.current().snapshot().is_some())
-        };
-        let ready = is_ready.load(Ordering::Relaxed) || since.elapsed() >= SYNC_WAIT_MAX;
-        let ready = ready || is_known();
-        is_ready.store(ready, Ordering::Relaxed);
-        ready
+        let Inner { since, control, .. } = &*self.inner;
+        *control.synced().borrow() || since.elapsed() >= SYNC_WAIT_MAX
     }
 
     fn world(&self) -> World {
@@ -158,6 +149,7 @@ impl NodeViews {
         });
         World {
             config: directory.config.clone(),
+            on_demand: directory.on_demand.clone(),
             names: directory.names.clone(),
             snapshots: snapshots.collect(),
             secrets: lock(&self.inner.secrets).known().clone(),
@@ -207,13 +199,18 @@ impl Views for NodeViews {
         Ok(Followed { view: name, resources })
     }
 
-    fn asked(&self, followed: &watch::Receiver<Option<Arc<Resources>>>, listeners: &[String]) {
+    fn asked(
+        &self,
+        followed: &watch::Receiver<Option<Arc<Resources>>>,
+        kind: Kind,
+        names: &[String],
+    ) {
         let current = followed.borrow().clone();
-        let known = current.as_deref().and_then(|all| all.kind(Kind::Listener));
+        let known = current.as_deref().and_then(|all| all.kind(kind));
         let is_new = |name: &&String| {
             known.is_none_or(|all| !all.by_name.contains_key(&name[..])) && normal(name).is_ok()
         };
-        let mut new = listeners.iter().filter(is_new).peekable();
+        let mut new = names.iter().filter(is_new).peekable();
         // Nearly always: each answer to a response names everything again.
         if new.peek().is_none() {
             return;

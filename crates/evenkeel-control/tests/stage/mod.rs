@@ -14,7 +14,8 @@ use evenkeel_control::{
     metrics::Page,
     names::NameRules,
     xds::{
-        ClientView, Followed, Kind, KindResources, Resource, Resources, Views, Xds, XdsSettings,
+        ClientView, Followed, Kind, KindResources, NodeViews, Resource, Resources, Views, Xds,
+        XdsSettings,
     },
 };
 use evenkeel_proto::envoy::{
@@ -67,6 +68,7 @@ impl Views for OneView {
 
 /// The balancer.
 pub(crate) struct Stage {
+    pub(crate) control: Control,
     pub(crate) xds: Xds,
     pub(crate) shutdown: ShutdownHandle,
     pub(crate) address: SocketAddr,
@@ -83,15 +85,29 @@ impl Stage {
         let control = Control::new(NameRules::default(), Config::default());
         control.configure(&Config::from_yaml(yaml, "test", "default").expect("good"));
         let (sender, receiver) = watch::channel(None);
-        let views = Arc::new(OneView(receiver));
-        let xds = Xds::new(control, views, XdsSettings::default());
+        Self::of(control, Arc::new(OneView(receiver)), sender).await
+    }
+
+    /// A balancer that says what it is configured to say.
+    pub(crate) async fn speaking(control: Control) -> Self {
+        let views = NodeViews::new(control.clone());
+        tokio::spawn(views.clone().run());
+        Self::of(control, Arc::new(views), watch::Sender::default()).await
+    }
+
+    async fn of(
+        control: Control,
+        views: Arc<dyn Views>,
+        sender: watch::Sender<Option<Arc<Resources>>>,
+    ) -> Self {
+        let xds = Xds::new(control.clone(), views, XdsSettings::default());
         let routes = Routes::new(xds.ads()).add_service(xds.lrs());
         let server = Server::builder().build(routes).expect("good settings");
         let shutdown = server.shutdown_handle();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         tokio::spawn(server.serve([listener]));
-        Self { xds, shutdown, address, sender, resources: Resources::default() }
+        Self { control, xds, shutdown, address, sender, resources: Resources::default() }
     }
 
     /// Changes what there is of one kind, for all.
@@ -136,6 +152,16 @@ impl Stage {
         let mut page = Page::default();
         self.xds.write_metrics(&mut page);
         page.into_text()
+    }
+
+    /// Looks until there are so many streams.
+    pub(crate) async fn until_streams(&self, count: usize) {
+        within(async {
+            while self.xds.streams() != count {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
 
     /// Looks until the client is seen so; only looking again tells.

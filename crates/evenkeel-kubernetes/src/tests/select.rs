@@ -200,3 +200,23 @@ fn several_addresses_of_one_endpoint_stay_together() {
     value["endpoints"][0]["addresses"] = json!(["10.0.0.1", "10.0.0.2"]);
     assert_eq!(selected(&slices([value]), &number()), ["10.0.0.1:8000|10.0.0.2:8000"]);
 }
+
+#[test]
+fn hints_are_of_ready_addresses_and_zones_of_all() {
+    let mut other = slice("IPv6", &grpc(), &["fd00::1 r s >b"]);
+    other["endpoints"][0]["zone"] = "b".into();
+    let mut first =
+        slice("IPv4", &grpc(), &["10.0.0.1 r s >a >b", "10.0.0.2 r s", "10.0.0.3 s t >a"]);
+    first["endpoints"][2]["zone"] = "a".into();
+    let slices = slices([first, other]);
+    let hints = slices.hints();
+    let of = |ip: &str| hints.get(&ip.parse().unwrap()).map(|zones| zones.join(" "));
+    assert_eq!(of("10.0.0.1").as_deref(), Some("a b"));
+    assert_eq!((of("10.0.0.2"), of("10.0.0.3")), (None, None));
+    assert_eq!(of("fd00::1").as_deref(), Some("b"));
+    let zones = slices.zones();
+    let of = |ip: &str| zones.get(&ip.parse().unwrap()).map(|zone| zone.to_string());
+    assert_eq!(of("10.0.0.3").as_deref(), Some("a"));
+    assert_eq!(of("fd00::1").as_deref(), Some("b"));
+    assert_eq!(zones.len(), 2, "the others' nodes have none");
+}

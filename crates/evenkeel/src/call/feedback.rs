@@ -1,13 +1,16 @@
 //! Tells a picker and the attempt layers how an attempt ended: exactly once, also when the call is
 //! dropped.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use evenkeel_core::{CallOutcome, CallSink};
+use evenkeel_core::{Address, CallOutcome, CallSink, SubchannelId};
+use http::Request;
 
+use super::request::Call;
 use crate::{
+    channel::{Shared, Snapshot},
     edge::Status,
-    layers::{AttemptLayer, AttemptStart, OnAttemptEnd},
+    layers::{AttemptKind, AttemptLayer, AttemptStart, OnAttemptEnd},
 };
 
 /// Held by an attempt from the pick to its end.
@@ -56,4 +59,39 @@ impl Drop for Feedback {
     fn drop(&mut self) {
         self.finish(CallOutcome::Cancelled);
     }
+}
+
+/// What attempt layers are told beside where the attempt goes.
+pub(crate) struct Why {
+    pub(crate) subchannel: SubchannelId,
+    pub(crate) retries: u32,
+    pub(crate) kind: AttemptKind,
+    pub(crate) queued: Duration,
+}
+
+/// Runs the attempt layers; with the first that refuses the attempt ends, and its call.
+pub(crate) fn run_layers(
+    (shared, snapshot): (&Shared, &Snapshot),
+    call: &Call,
+    backend: &Address,
+    request: &mut Request<()>,
+    feedback: &mut Feedback,
+    Why { subchannel, retries, kind, queued }: Why,
+) -> Result<(), Status> {
+    let start = AttemptStart {
+        path: call.path(),
+        headers: request.headers_mut(),
+        backend,
+        retries,
+        kind,
+        extensions: &call.extensions,
+        subchannel,
+        policy: &snapshot.policy,
+        queued,
+    };
+    let allowed = feedback.begin(&shared.defaults.attempt_layers, start);
+    if allowed.is_err() {
+        feedback.finish(CallOutcome::NotSent);
+    }
+    allowed
 }

@@ -26,7 +26,7 @@ use evenkeel_core::{
     CallOutcome, ConnectivityState, Dropped, Pick, PickArgs, PickResult, observe::Event,
 };
 use failure::Lost;
-use feedback::Feedback;
+use feedback::{Feedback, Why, run_layers};
 use h2::client::ResponseFuture;
 use http::Response;
 use outgoing::Outgoing;
@@ -45,7 +45,7 @@ use crate::{
     Backend, Channel,
     channel::{Shared, Snapshot},
     edge::{self, RequestBody, Status},
-    layers::AttemptStart,
+    layers::AttemptKind,
     transport::StreamSlot,
     view::InBackoff,
 };
@@ -92,6 +92,7 @@ pin_project! {
         body: Option<Outgoing>,
         unprocessed: u32,
         retries: Retries,
+        kind: AttemptKind,
         ending: CallEnding,
         // A slot that was handed to this call when it waited.
         offered: Option<StreamSlot>,
@@ -119,6 +120,7 @@ impl CallFuture {
             body: Some(Outgoing::Unread(body)),
             unprocessed: 0,
             retries: Retries::default(),
+            kind: AttemptKind::First,
             ending,
             offered: None,
             deadline: None,
@@ -201,8 +203,9 @@ impl CallFuture {
             this.deadline.set(call.deadline().map(sleep_until));
         }
         this.retries.throttle = snapshot.config.throttle().cloned();
-        let retries = this.retries.count;
-        let sending = Sending { call, body, offered: this.offered, retries, now };
+        let (retries, kind) = (this.retries.count, *this.kind);
+        let since = this.waiting.as_ref().map_or(now, |waiting| waiting.since());
+        let sending = Sending { call, body, offered: this.offered, retries, kind, now, since };
         let wait_for = match pick(shared, &snapshot, sending)? {
             Picked::Sent(attempt) => {
                 *this.stage = Stage::Sent(attempt);
@@ -218,7 +221,7 @@ impl CallFuture {
         }
         drop(snapshot);
         if this.waiting.is_none() {
-            *this.waiting = Some(Box::pin(Waiting::begin(shared)?));
+            *this.waiting = Some(Box::pin(Waiting::begin(shared, now)?));
         }
         if let Some(waiting) = this.waiting
             && waiting.as_mut().arm(wait_for, this.offered.take())
@@ -296,6 +299,7 @@ impl CallFuture {
         let Some(wait) = wait.filter(|_| body.can_repeat()) else { return false };
         let (address, attempt) = (&slot.transport.address, this.retries.count);
         shared.recorder.record(&Event::Retry { address, attempt });
+        *this.kind = AttemptKind::Retry;
         let wait = Box::pin(sleep_until(Instant::now() + wait));
         *this.stage = Stage::Backoff { wait, _counted: InBackoff::begin(shared) };
         true
@@ -329,6 +333,7 @@ impl CallFuture {
             let is_counted = !matches!(lost, Lost::NeverWritten);
             *this.unprocessed += u32::from(is_counted);
             this.channel.shared().counts.transparent_retry(is_counted);
+            *this.kind = AttemptKind::TransparentRetry;
             *this.stage = Stage::Pick(None);
             return Ok(());
         }
@@ -399,11 +404,14 @@ struct Sending<'a> {
     body: &'a mut Outgoing,
     offered: &'a mut Option<StreamSlot>,
     retries: u32,
+    kind: AttemptKind,
     now: Instant,
+    /// When it began to wait for this attempt; `now` when it did not.
+    since: Instant,
 }
 
 fn pick(shared: &Shared, snapshot: &Snapshot, sending: Sending<'_>) -> Result<Picked, Status> {
-    let Sending { call, body, offered, retries, now } = sending;
+    let Sending { call, body, offered, retries, kind, now, since } = sending;
     let mut wait_for = WaitFor::Picker(None);
     // Without a free slot the next pick may have one; after as many as there are connections, all
     // are taken.
@@ -439,15 +447,11 @@ fn pick(shared: &Shared, snapshot: &Snapshot, sending: Sending<'_>) -> Result<Pi
         };
         let mut request = call.attempt(metadata, retries, now);
         feedback.start();
-        let layers = &shared.defaults.attempt_layers;
-        if !layers.is_empty() {
-            let headers = request.headers_mut();
+        if !shared.defaults.attempt_layers.is_empty() {
+            let why =
+                Why { subchannel, retries, kind, queued: now.saturating_duration_since(since) };
             let backend = &transport.address;
-            let start = AttemptStart { path: call.path(), headers, backend, retries };
-            if let Err(status) = feedback.begin(layers, start) {
-                feedback.finish(CallOutcome::NotSent);
-                return Err(status);
-            }
+            run_layers((shared, snapshot), call, backend, &mut request, &mut feedback, why)?;
         }
         let (response, stream) = match transport.sender().send_request(request, body.is_empty()) {
             Ok(sent) => sent,

@@ -11,7 +11,7 @@ use std::{
 
 use evenkeel_core::Status as CoreStatus;
 use pin_project_lite::pin_project;
-use tokio::sync::futures::OwnedNotified;
+use tokio::{sync::futures::OwnedNotified, time::Instant};
 
 use crate::{
     channel::Shared,
@@ -38,6 +38,7 @@ pin_project! {
     /// A call that waits, on the channel's account.
     pub(crate) struct Waiting {
         wait_for: WaitFor,
+        since: Instant,
         #[pin]
         changed: Option<OwnedNotified>,
         place: Option<Place>,
@@ -56,7 +57,7 @@ impl Drop for Account {
 
 impl Waiting {
     /// Fails when too many wait already.
-    pub(crate) fn begin(shared: &Arc<Shared>) -> Result<Self, Status> {
+    pub(crate) fn begin(shared: &Arc<Shared>, now: Instant) -> Result<Self, Status> {
         let max = shared.defaults.waiting_calls_max;
         let before = shared.waiting.fetch_add(1, Ordering::Relaxed);
         let account = Account(shared.clone());
@@ -66,7 +67,13 @@ impl Waiting {
                 shared.target
             )));
         }
-        Ok(Self { wait_for: WaitFor::Picker(None), changed: None, place: None, account })
+        let wait_for = WaitFor::Picker(None);
+        Ok(Self { wait_for, since: now, changed: None, place: None, account })
+    }
+
+    /// When the wait began.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
     }
 
     /// Starts to listen. False when it did not listen before: then what it listens for may have

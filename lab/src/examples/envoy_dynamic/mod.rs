@@ -1,6 +1,8 @@
 //! Example 3: an Envoy beside the client that a balancer tells everything by xDS: listener, route,
 //! cluster and endpoints.
 
+mod load;
+
 use std::sync::Arc;
 
 use super::{
@@ -85,6 +87,13 @@ pub(crate) static EXAMPLE: Example = Example {
             calls_per_s: 1000,
             seconds: 20,
             play: |run, name| Box::pin(fault(run, name)),
+        },
+        Phase {
+            name: "load",
+            what: "one of 3 backends at half speed: turns, then weights from what Envoy reports",
+            calls_per_s: 48,
+            seconds: 36,
+            play: |run, name| Box::pin(load::play(run, name)),
         },
     ],
 };

@@ -91,5 +91,5 @@ fn words(identities: &Identities) -> Words {
         identity(CLIENT),
         identity(GREETER)
     );
-    Words { xds, file }
+    Words { xds, file, ..Words::default() }
 }

@@ -52,10 +52,14 @@ enum Plane {
 /// What the balancer's configuration says beside example 3's.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Words {
+    /// Lines of the Service beside its `xds:`, two columns in.
+    pub(super) service: String,
     /// Lines of the Service's `xds:`, four columns in.
     pub(super) xds: String,
     /// Lines of the file, after the services.
     pub(super) file: String,
+    /// Replacements in the text of the client's Envoy, beside the lab's own.
+    pub(super) bootstrap: Vec<Replacement>,
 }
 
 impl Told {
@@ -82,7 +86,9 @@ impl Told {
             stage.fleet.put_behind(fronts);
         }
         stage.scale_up(hosts).await?;
-        let config = envoy::substitute(file, &replacements(&stage, &balancers))?;
+        let mut all = replacements(&stage, &balancers);
+        all.extend(words.bootstrap.clone());
+        let config = envoy::substitute(file, &all)?;
         Self::call_through(stage, &config, Plane::Balancer(balancers, words)).await
     }
 
@@ -160,6 +166,18 @@ impl Told {
         }
     }
 
+    /// Has the control plane say something else of the Service.
+    ///
+    /// # Errors
+    ///
+    /// When its configuration can't be written.
+    pub(super) fn reword(&mut self, change: impl FnOnce(&mut Words)) -> Result<(), LabError> {
+        if let Plane::Balancer(_, words) = &mut self.plane {
+            change(words);
+        }
+        self.say(CallFault::None)
+    }
+
     /// Kills the control plane without warning. Returns when.
     ///
     /// # Errors
@@ -211,14 +229,15 @@ pub(super) type MakeFronts = Box<dyn FnOnce(&Stage, Vec<Replacement>) -> Fronts 
 
 /// The lines of the Service in the balancer's configuration, and those after it.
 fn configuration(stage: &Stage, words: &Words, fault: CallFault) -> String {
-    let Words { xds, file } = words;
+    let Words { service, xds, file, .. } = words;
     let fault = match fault {
         CallFault::None => "",
         // Not UNAVAILABLE, which real faults give too.
         CallFault::Abort => "    fault: { abort: { percent: 50, grpc_status: 10 } }\n",
         CallFault::Delay => "    fault: { delay: { percent: 100, time_s: 0.1 } }\n",
     };
-    format!("  xds:\n    listen: {}\n{CALLS}{xds}{fault}{file}", stage.block.sidecar(1))
+    let listen = stage.block.sidecar(1);
+    format!("{service}  xds:\n    listen: {listen}\n{CALLS}{xds}{fault}{file}")
 }
 
 fn replacements(stage: &Stage, balancers: &Balancers) -> Vec<Replacement> {

@@ -64,6 +64,8 @@ pub(super) struct KindState {
     /// Something has happened since there was last nothing to say.
     dirty: bool,
     seen: Option<Arc<KindResources>>,
+    /// What may be there, or not.
+    pending: Option<Arc<BTreeSet<Arc<str>>>>,
     pub(super) notes: Notes,
 }
 
@@ -91,6 +93,7 @@ impl KindState {
             claimed: None,
             dirty: false,
             seen: None,
+            pending: None,
             notes: Notes::default(),
         }
     }
@@ -185,8 +188,16 @@ impl KindState {
         again.retain(|name| wanted.covers(name));
     }
 
-    /// Takes note of what there is now.
-    pub(super) fn see(&mut self, current: Option<&Arc<KindResources>>) {
+    /// Takes note of what there is now, and of what may be there.
+    pub(super) fn see(
+        &mut self,
+        current: Option<&Arc<KindResources>>,
+        pending: Option<&Arc<BTreeSet<Arc<str>>>>,
+    ) {
+        if self.pending.as_ref() != pending {
+            self.pending = pending.cloned();
+            self.dirty |= self.wanted.has_started();
+        }
         let same = match (&self.seen, current) {
             (Some(seen), Some(current)) => Arc::ptr_eq(seen, current),
             (None, None) => true,
@@ -225,6 +236,12 @@ impl KindState {
         self.seen.as_ref()?.by_name.get(name)
     }
 
+    /// Whether it does not exist, for sure.
+    fn is_gone(&self, name: &str) -> bool {
+        let is_pending = self.pending.as_ref().is_some_and(|pending| pending.contains(name));
+        self.current(name).is_none() && !is_pending
+    }
+
     /// Compares the version that the client brought along, once.
     fn compare_claim(&mut self) {
         let (Some(claimed), Some(all)) = (self.claimed.take(), &self.seen) else { return };
@@ -259,7 +276,7 @@ impl KindState {
 
     /// Names that the client asked for and that do not exist, where it can be told.
     fn absent(&self) -> Vec<Arc<str>> {
-        let absent = self.again.iter().filter(|name| self.current(name).is_none());
+        let absent = self.again.iter().filter(|name| self.is_gone(name));
         absent.filter(|name| !self.has.contains_key(*name)).cloned().collect()
     }
 
@@ -298,7 +315,7 @@ impl KindState {
             return None;
         }
         self.dirty = false;
-        let gone = self.has.keys().filter(|name| self.current(name).is_none());
+        let gone = self.has.keys().filter(|name| self.is_gone(name));
         let gone: Vec<Arc<str>> = gone.cloned().collect();
         if gone.is_empty() {
             return None;

@@ -169,7 +169,8 @@ impl Machine {
                 return None;
             }
             let state = self.of(kind);
-            state.see(resources.kind(kind));
+            let pending = (kind == Kind::Endpoint).then(|| resources.pending());
+            state.see(resources.kind(kind), pending);
             if let Some(outgoing) = state.additions(variant, now) {
                 // A cluster that Envoy is sent again waits for its endpoints again, even where they
                 // are what they were. They are named like it.
@@ -201,6 +202,15 @@ impl Machine {
         outgoing.nonce = self.nonces.to_string();
         self.of(outgoing.kind).sign(&outgoing.nonce);
         outgoing
+    }
+
+    /// Whether the client asks for this name, and not because it wants everything.
+    pub(super) fn names(&self, kind: Kind, name: &str) -> bool {
+        self.kinds[kind as usize].wanted.names().contains(name)
+    }
+
+    pub(super) fn is_wildcard(&self, kind: Kind) -> bool {
+        self.kinds[kind as usize].wanted.is_wildcard()
     }
 
     pub(super) fn is_refusing(&self, kind: Kind) -> bool {

@@ -45,7 +45,11 @@ use super::{
     encode::{address, ads, any, duration},
     tls,
 };
-use crate::config::{LbPolicy, OutlierDetection, WeightedRoundRobin, Xds};
+use crate::{
+    config::{LbPolicy, OutlierDetection, ServiceConfig, WeightedRoundRobin, Xds},
+    weights::by_clients,
+    xds::shares::METRICS,
+};
 
 const POLICIES: &str = "envoy.extensions.load_balancing_policies";
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -56,7 +60,13 @@ const RETRY_BUDGET_PERCENT: f64 = 20.0;
 const RETRY_CONCURRENCY_MIN: u32 = 50;
 
 /// The cluster of a service. `identity` is the client's own, if its node names one.
-pub(super) fn cluster(name: &str, xds: &Xds, dialect: Dialect, identity: Option<&str>) -> Cluster {
+pub(super) fn cluster(
+    name: &str,
+    service: &ServiceConfig,
+    dialect: Dialect,
+    identity: Option<&str>,
+) -> Cluster {
+    let xds = &*service.xds;
     let mut cluster = Cluster {
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into())),
         eds_cluster_config: Some(EdsClusterConfig {
@@ -75,6 +85,10 @@ pub(super) fn cluster(name: &str, xds: &Xds, dialect: Dialect, identity: Option<
     if dialect == Dialect::Envoy {
         cluster.typed_extension_protocol_options = http2();
         cluster.common_lb_config = Some(common_lb_config(xds));
+        // gRPC clients report these by locality, which makes no weights.
+        if by_clients(service.policy.load_aware.as_ref()) {
+            cluster.lrs_report_endpoint_metrics = METRICS.map(str::to_owned).into();
+        }
     }
     balance(&mut cluster, &xds.policy, dialect);
     cluster

@@ -33,6 +33,8 @@ use crate::{
 pub(in crate::xds) struct World {
     pub(in crate::xds) config: Arc<Config>,
     pub(in crate::xds) names: Names,
+    /// Services that are there because somebody asked for them.
+    pub(in crate::xds) on_demand: BTreeSet<ServiceKey>,
     /// Of the services of which a source has told endpoints.
     pub(in crate::xds) snapshots: BTreeMap<ServiceKey, Arc<Snapshot>>,
     /// By identity.
@@ -101,6 +103,8 @@ pub(in crate::xds) fn make(
 #[derive(Default)]
 struct Said {
     by_kind: BTreeMap<Kind, Vec<Arc<Resource>>>,
+    /// Services of which nobody knows yet whether they exist.
+    pending: BTreeSet<Arc<str>>,
     /// Identities that are named.
     identities: BTreeSet<String>,
 }
@@ -130,14 +134,23 @@ impl Said {
                 asked_of.entry(key).or_default().insert(name.clone());
             }
         }
+        // Of these nobody knows yet whether they exist; those who asked wait for their endpoints.
+        let is_wish =
+            |key: &ServiceKey| world.on_demand.contains(key) && !world.snapshots.contains_key(key);
         for (key, service) in world.config.services.iter().filter(|(key, _)| may_ask(key)) {
+            if is_wish(key) && !asked_of.contains_key(key) {
+                continue;
+            }
             let (name, xds) = (key.to_string(), &service.xds);
             let identity = view.identity.as_deref();
-            let cluster = cluster(&name, xds, dialect, identity);
+            let cluster = cluster(&name, service, dialect, identity);
             if let Some(mtls) = xds.mtls.as_ref().filter(|_| dialect == Dialect::Envoy) {
                 self.identities.insert(identity.unwrap_or(&mtls.identity).to_owned());
             }
             self.add(Kind::Cluster, resource(&name, &cluster));
+            if is_wish(key) {
+                self.pending.insert(name.as_str().into());
+            }
             if let Some(snapshot) = world.snapshots.get(key) {
                 let place = view.place.clone().filter(|_| xds.priority_by_zone);
                 let made = assignments.get((key.clone(), dialect, place), snapshot, xds);
@@ -208,6 +221,7 @@ impl Said {
     /// Also the kinds of which there is nothing: that is an answer too.
     fn resources(mut self, before: Option<&Resources>) -> Resources {
         let mut resources = Resources::default();
+        resources.set_pending(std::mem::take(&mut self.pending));
         for kind in Kind::ALL {
             let said = self.by_kind.remove(&kind).unwrap_or_default();
             resources.set(kind, encode::kind(said, before.and_then(|all| all.kind(kind))));

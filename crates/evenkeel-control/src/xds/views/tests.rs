@@ -80,16 +80,16 @@ async fn a_name_that_is_asked_for_is_there_in_the_form_in_which_it_was_asked() {
     let mut resources = follow(&views, &Node::default());
     resources.borrow_and_update();
     let asked = ["A.default:80".to_owned(), "b".to_owned()];
-    views.asked(&resources, &asked);
+    views.asked(&resources, Kind::Listener, &asked);
     assert!(resources.has_changed().expect("it lives"));
     let all = resources.borrow_and_update().clone().expect("made");
     let listeners = &all.kind(Kind::Listener).expect("there").by_name;
     assert!(listeners.contains_key("A.default:80") && !listeners.contains_key("b"));
-    views.asked(&resources, &asked);
+    views.asked(&resources, Kind::Listener, &asked);
     assert!(!resources.has_changed().expect("it lives"), "it is there");
     let many: Vec<String> = (1..2 * ASKED_MAX).map(|n| format!("a.default:{n}")).collect();
-    views.asked(&resources, &many);
-    views.asked(&resources, &many);
+    views.asked(&resources, Kind::Listener, &many);
+    views.asked(&resources, Kind::Listener, &many);
     assert!(lock(&views.inner.state).views.values().all(|live| live.asked.len() == ASKED_MAX));
 }
 

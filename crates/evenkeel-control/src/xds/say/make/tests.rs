@@ -31,7 +31,8 @@ use crate::{names::NameRules, peer::Peer};
 fn world(yaml: &str) -> World {
     let config = Arc::new(Config::from_yaml(yaml, "test", "default").expect("good"));
     let names = Names::new(NameRules::default(), &config);
-    let mut world = World { config, names, snapshots: BTreeMap::new(), secrets: BTreeMap::new() };
+    let (on_demand, snapshots, secrets) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
+    let mut world = World { config, names, on_demand, snapshots, secrets };
     for (key, service) in &world.config.services {
         let mut merge = crate::merge::Merge::new(key.clone());
         if let Some(snapshot) = merge.configure(service.clone()) {
@@ -94,6 +95,40 @@ services:
   xds: {listen: \"127.0.0.1:10000\"}
 - {name: other, endpoints: [{address: \"10.0.0.2:8000\"}]}
 ";
+
+#[test]
+fn a_service_that_may_not_exist_is_there_only_for_who_asked_for_it() {
+    let mut world = world("services: [{name: wish}, {name: configured}]");
+    world.on_demand =
+        world.config.services.keys().filter(|key| key.name == "wish").cloned().collect();
+    let asked: BTreeSet<String> = ["wish.default:80".to_owned()].into();
+    let clusters = |world: &World, asked: &BTreeSet<String>| {
+        let made = make(world, &grpc(), asked, &mut Assignments::default(), None);
+        names(&made, Kind::Cluster)
+    };
+    assert_eq!(clusters(&world, &BTreeSet::new()), ["configured.default"]);
+    assert_eq!(clusters(&world, &asked), ["configured.default", "wish.default"]);
+    let made = make(&world, &grpc(), &asked, &mut Assignments::default(), None);
+    assert_eq!(**made.pending(), ["wish.default".into()].into());
+    let key = world.on_demand.first().expect("one").clone();
+    let known = crate::merge::Merge::new(key.clone())
+        .watched(crate::merge::Change::Replace(Vec::new()))
+        .expect("news");
+    world.snapshots.insert(key, known);
+    assert_eq!(clusters(&world, &BTreeSet::new()), ["configured.default", "wish.default"]);
+}
+
+#[test]
+fn envoy_is_asked_for_what_endpoints_say_where_weights_are_made_of_it() {
+    let world = world("services: [{name: a}, {name: b, load_aware: {source: clients}}]");
+    let wanted = |view: &View, name: &str| {
+        let cluster: Cluster = get(&made(&world, view), Kind::Cluster, name);
+        cluster.lrs_report_endpoint_metrics
+    };
+    assert_eq!(wanted(&sidecar(), "b.default"), ["application_utilization", "cpu_utilization"]);
+    assert!(wanted(&sidecar(), "a.default").is_empty(), "the endpoints are asked, or nobody");
+    assert!(wanted(&grpc(), "b.default").is_empty(), "it would say it by locality");
+}
 
 #[test]
 fn a_sidecar_gets_sockets_and_http_2_and_all_calls_go_to_the_cluster() {

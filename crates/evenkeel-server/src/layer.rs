@@ -1,0 +1,82 @@
+//! What a user runs around every call that a server answers: tracing, say. A tower layer around the
+//! routes sees calls as well, but neither a deadline that passes nor a handler that panics, which
+//! are dealt with outside of it; and it puts each response body into a box.
+
+use std::{fmt, net::SocketAddr, sync::Arc};
+
+use http::{Extensions, HeaderMap};
+
+/// Runs around each call; see [`crate::Builder::call_layer`]. It must not block.
+pub trait CallLayer: Send + Sync + 'static {
+    /// The call begins. Without a scope nothing more is told of it.
+    fn start(&self, call: &mut CallStart<'_>) -> Option<Box<dyn CallScope>>;
+}
+
+/// A call from its beginning to its end.
+pub trait CallScope: Send {
+    /// Runs `piece`, once: a poll of the handler or of its response's body, on the task and thread
+    /// where it runs. It does not run again after it has panicked.
+    fn enter(&mut self, piece: &mut dyn FnMut());
+
+    /// The call ended with this `grpc-status`; `None` when the client was gone before its end, or
+    /// the handler's response had none.
+    fn end(self: Box<Self>, status: Option<u8>);
+}
+
+/// A call that begins.
+#[non_exhaustive]
+pub struct CallStart<'a> {
+    /// Its path, `/service/method`.
+    pub path: &'a str,
+    /// The request's headers.
+    pub headers: &'a HeaderMap,
+    /// The request's extensions, which the handler sees.
+    pub extensions: &'a mut Extensions,
+    /// Where the client's connection comes from.
+    pub peer: Option<SocketAddr>,
+}
+
+/// The layer of a server's settings.
+#[derive(Clone)]
+pub(crate) struct Layer(pub(crate) Arc<dyn CallLayer>);
+
+impl fmt::Debug for Layer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Layer")
+    }
+}
+
+/// The scope of one call, told exactly once how it ended.
+#[derive(Default)]
+pub(crate) struct Scope(Option<Box<dyn CallScope>>);
+
+impl Scope {
+    pub(crate) fn begin(layer: &Layer, mut call: CallStart<'_>) -> Self {
+        Self(layer.0.start(&mut call))
+    }
+
+    /// Runs a piece of the call. `None` when the scope did not run it.
+    pub(crate) fn run<T>(&mut self, piece: impl FnOnce() -> T) -> Option<T> {
+        let Some(scope) = &mut self.0 else { return Some(piece()) };
+        let (mut piece, mut out) = (Some(piece), None);
+        scope.enter(&mut || {
+            if let Some(piece) = piece.take() {
+                out = Some(piece());
+            }
+        });
+        out
+    }
+
+    /// Later ends don't count.
+    pub(crate) fn end(&mut self, status: Option<u8>) {
+        if let Some(scope) = self.0.take() {
+            scope.end(status);
+        }
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        self.end(None);
+    }
+}

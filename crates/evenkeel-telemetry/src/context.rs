@@ -1,0 +1,145 @@
+//! W3C Trace Context in gRPC's metadata: `traceparent` and `tracestate`. The API crate of
+//! OpenTelemetry has the words (`SpanContext`), its propagators are in the SDK.
+
+use std::str::FromStr as _;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// Bytes of a `traceparent` of version 00, the one that we write.
+const TRACEPARENT_BYTES: usize = 55;
+/// Bytes of a `tracestate` that are passed on. The standard asks for at least 512; a longer one is
+/// left out, which it allows.
+const TRACESTATE_BYTES_MAX: usize = 512;
+
+/// Puts the context into the headers, in the place of what was there.
+pub(crate) fn inject(context: &SpanContext, headers: &mut HeaderMap) {
+    let (trace, span) = (context.trace_id(), context.span_id());
+    // Only the flag that we know the meaning of is passed on.
+    let flags = u8::from(context.is_sampled());
+    let text = format!("00-{trace:032x}-{span:016x}-{flags:02x}");
+    let mut value = HeaderValue::try_from(text).expect("hex digits and dashes are a header value");
+    // Never the same twice, so it has no place in the connection's header table.
+    value.set_sensitive(true);
+    headers.insert(TRACEPARENT, value);
+    headers.remove(TRACESTATE);
+    let state = context.trace_state().header();
+    if !state.is_empty()
+        && let Ok(value) = HeaderValue::try_from(state)
+    {
+        headers.insert(TRACESTATE, value);
+    }
+}
+
+/// The context in the headers, if there is a good one: anything else begins a new trace.
+pub(crate) fn extract(headers: &HeaderMap) -> Option<SpanContext> {
+    let mut all = headers.get_all(TRACEPARENT).iter();
+    let (Some(one), None) = (all.next(), all.next()) else { return None };
+    let (trace, span, flags) = parse(one.as_bytes())?;
+    let context = SpanContext::new(trace, span, flags, true, state(headers));
+    context.is_valid().then_some(context)
+}
+
+fn parse(text: &[u8]) -> Option<(TraceId, SpanId, TraceFlags)> {
+    let (known, rest) = text.split_at_checked(TRACEPARENT_BYTES)?;
+    let known = std::str::from_utf8(known).ok()?;
+    let mut parts = known.split('-');
+    let version = hex(parts.next()?, 2)?;
+    let trace = hex(parts.next()?, 32)?;
+    let span = hex(parts.next()?, 16)?;
+    let flags = hex(parts.next()?, 2)?;
+    // Later versions may have more behind a dash; ff is none.
+    let ends_well = match version {
+        0 => rest.is_empty(),
+        0xff => false,
+        _ => rest.is_empty() || rest.starts_with(b"-"),
+    };
+    let flags = TraceFlags::new(flags as u8) & TraceFlags::SAMPLED;
+    let (trace, span) = (trace.to_be_bytes(), (span as u64).to_be_bytes());
+    (ends_well && parts.next().is_none())
+        .then(|| (TraceId::from_bytes(trace), SpanId::from_bytes(span), flags))
+}
+
+/// Lower-case only, as the standard has it; `from_str_radix` would also take a sign.
+fn hex(text: &str, digits: usize) -> Option<u128> {
+    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let is_good = text.len() == digits && text.bytes().all(is_hex);
+    is_good.then(|| u128::from_str_radix(text, 16).ok()).flatten()
+}
+
+/// Several headers are one list. A bad one is left out and does not harm the trace.
+fn state(headers: &HeaderMap) -> TraceState {
+    let parts: Option<Vec<&str>> =
+        headers.get_all(TRACESTATE).iter().map(|value| value.to_str().ok()).collect();
+    let text = parts.unwrap_or_default().join(",");
+    if text.is_empty() || text.len() > TRACESTATE_BYTES_MAX {
+        return TraceState::NONE;
+    }
+    TraceState::from_str(&text).unwrap_or(TraceState::NONE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in list {
+            headers.append(*name, HeaderValue::from_str(value).expect("visible ASCII"));
+        }
+        headers
+    }
+
+    #[test]
+    fn what_is_put_in_comes_out() {
+        let given = headers(&[("traceparent", GOOD), ("tracestate", "a=1"), ("tracestate", "b=2")]);
+        let context = extract(&given).expect("a good one");
+        assert_eq!(context.trace_id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(context.span_id().to_string(), "00f067aa0ba902b7");
+        assert!(context.is_sampled() && context.is_remote());
+        let mut sent = headers(&[("traceparent", "old"), ("tracestate", "old=1")]);
+        inject(&context, &mut sent);
+        assert_eq!(sent, headers(&[("traceparent", GOOD), ("tracestate", "a=1,b=2")]));
+        assert_eq!(extract(&sent), Some(context));
+    }
+
+    #[test]
+    fn a_bad_context_is_none() {
+        for text in [
+            "",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01x",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-+bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01x",
+            "00_4bf92f3577b34da6a3ce929d0e0e4736_00f067aa0ba902b7_01",
+        ] {
+            assert_eq!(extract(&headers(&[("traceparent", text)])), None, "{text:?}");
+        }
+        assert_eq!(extract(&headers(&[("traceparent", GOOD), ("traceparent", GOOD)])), None);
+    }
+
+    #[test]
+    fn later_versions_are_read_as_far_as_they_are_known() {
+        let text = "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03-more";
+        let context = extract(&headers(&[("traceparent", text)])).expect("read");
+        assert_eq!(context.trace_flags(), TraceFlags::SAMPLED);
+    }
+
+    #[test]
+    fn a_bad_or_long_state_is_left_out() {
+        for state in ["no equals sign", &format!("a={}", "x".repeat(600))] {
+            let given = headers(&[("traceparent", GOOD), ("tracestate", state)]);
+            let context = extract(&given).expect("the trace goes on");
+            assert_eq!(context.trace_state().header(), "", "{state:?}");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! From ended spans to a collector. Whatever becomes of the collector, calls are unaffected: a span
+//! that ends is put into a bounded list, and one task sends what is there. The SDK's processor does
+//! the same on a thread of its own, but neither says what it dropped nor warns only once.
+
+mod grpc;
+mod http;
+mod queue;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until},
+};
+use tracing::{info, warn};
+
+use crate::{
+    otlp::{
+        ExportTraceServiceRequest, ExportTraceServiceResponse, InstrumentationScope, Resource,
+        ResourceSpans, ScopeSpans, Span,
+    },
+    settings::{Protocol, Settings},
+};
+pub(crate) use queue::Queue;
+pub use queue::SpanCounts;
+
+/// How often one batch is tried before it is dropped. With the waits that is half a minute.
+const TRIES_MAX: u32 = 6;
+/// The wait before the second try; each further one is twice as long.
+const WAIT_FIRST: Duration = Duration::from_secs(1);
+/// Flushes that may be asked for at once.
+const FLUSHES_MAX: usize = 8;
+
+/// Why a request did not get through.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+pub(crate) struct ExportError {
+    pub(crate) why: String,
+    /// Another try may do better.
+    pub(crate) is_passing: bool,
+}
+
+impl ExportError {
+    pub(crate) fn passing(why: impl Into<String>) -> Self {
+        Self { why: why.into(), is_passing: true }
+    }
+
+    pub(crate) fn lasting(why: impl Into<String>) -> Self {
+        Self { why: why.into(), is_passing: false }
+    }
+}
+
+/// One of the two ways.
+enum Transport {
+    Grpc(grpc::Grpc),
+    Http(http::Http),
+}
+
+impl Transport {
+    async fn send(
+        &mut self,
+        request: &ExportTraceServiceRequest,
+    ) -> Result<ExportTraceServiceResponse, ExportError> {
+        match self {
+            Self::Grpc(grpc) => grpc.send(request.clone()).await,
+            Self::Http(http) => http.send(request).await,
+        }
+    }
+}
+
+/// Asks the exporter's task for a flush; it ends with the last of these.
+#[derive(Clone)]
+pub(crate) struct Flusher(mpsc::Sender<oneshot::Sender<()>>);
+
+impl Flusher {
+    /// Everything that has ended so far was sent, or dropped after one try.
+    pub(crate) async fn flush(&self) {
+        let (done, finished) = oneshot::channel();
+        if self.0.send(done).await.is_ok() {
+            finished.await.ok();
+        }
+    }
+}
+
+/// Starts the task on the current runtime.
+///
+/// # Errors
+///
+/// The collector's address can't be a channel's target.
+pub(crate) fn start(settings: &Settings, queue: Arc<Queue>) -> Result<Flusher, String> {
+    let transport = match settings.protocol {
+        Protocol::Grpc => Transport::Grpc(grpc::Grpc::new(settings)?),
+        Protocol::HttpProtobuf => Transport::Http(http::Http::new(settings)),
+    };
+    let (asks, asked) = mpsc::channel(FLUSHES_MAX);
+    let exporter = Exporter {
+        transport,
+        place: format!("{} over {}", settings.authority, settings.protocol),
+        timeout: settings.timeout,
+        delay: settings.delay,
+        resource: settings.resource.clone(),
+        queue,
+        retry: None,
+        is_warned: false,
+        dropped_before: 0,
+        dropped_seen: 0,
+    };
+    tokio::spawn(exporter.run(asked));
+    Ok(Flusher(asks))
+}
+
+/// A batch that is to be tried again.
+struct Retry {
+    spans: Vec<Span>,
+    tries: u32,
+    at: Instant,
+}
+
+struct Exporter {
+    transport: Transport,
+    /// For people.
+    place: String,
+    timeout: Duration,
+    delay: Duration,
+    resource: Resource,
+    queue: Arc<Queue>,
+    retry: Option<Retry>,
+    /// The present trouble was told.
+    is_warned: bool,
+    /// Dropped before the present trouble.
+    dropped_before: u64,
+    /// Dropped when the collector last took something.
+    dropped_seen: u64,
+}
+
+impl Exporter {
+    async fn run(mut self, mut asked: mpsc::Receiver<oneshot::Sender<()>>) {
+        loop {
+            let (wake, waits) = match &self.retry {
+                Some(retry) => (retry.at, true),
+                None => (Instant::now() + self.delay, false),
+            };
+            tokio::select! {
+                ask = asked.recv() => {
+                    let Some(done) = ask else { return };
+                    self.flush().await;
+                    let _ = done.send(());
+                }
+                _ = sleep_until(wake) => self.send_all().await,
+                _ = self.queue.filled(), if !waits => self.send_all().await,
+            }
+        }
+    }
+
+    /// Sends what there is, up to the first failure.
+    async fn send_all(&mut self) {
+        while let Some((spans, tries)) = self.next() {
+            let count = spans.len() as u64;
+            let tries = tries + 1;
+            match self.send(spans).await {
+                Ok(()) => {}
+                Err((error, spans)) if error.is_passing && tries < TRIES_MAX => {
+                    self.warn(&error.why);
+                    let at = Instant::now() + WAIT_FIRST * (1 << (tries - 1));
+                    self.retry = Some(Retry { spans, tries, at });
+                    return;
+                }
+                Err((error, _)) => {
+                    self.queue.lost(count);
+                    self.warn(&error.why);
+                    // What refuses one batch for good refuses the next as well: not in a loop.
+                    return;
+                }
+            }
+        }
+    }
+
+    /// One try for everything, and none after a failure: who asks is about to end.
+    async fn flush(&mut self) {
+        let mut is_broken = false;
+        while let Some((spans, _)) = self.next() {
+            let count = spans.len() as u64;
+            if is_broken {
+                self.queue.lost(count);
+            } else if let Err((error, _)) = self.send(spans).await {
+                self.queue.lost(count);
+                self.warn(&error.why);
+                is_broken = true;
+            }
+        }
+    }
+
+    /// The next batch, and how often it was tried.
+    fn next(&mut self) -> Option<(Vec<Span>, u32)> {
+        if let Some(retry) = self.retry.take() {
+            return Some((retry.spans, retry.tries));
+        }
+        Some(self.queue.take()).filter(|spans| !spans.is_empty()).map(|spans| (spans, 0))
+    }
+
+    /// Sends one batch, which comes back when it did not get through.
+    async fn send(&mut self, spans: Vec<Span>) -> Result<(), (ExportError, Vec<Span>)> {
+        let count = spans.len() as u64;
+        let request = self.request(spans);
+        let sent = tokio::time::timeout(self.timeout, self.transport.send(&request)).await;
+        let error = match sent {
+            Ok(Ok(response)) => {
+                self.accepted(count, response);
+                return Ok(());
+            }
+            Ok(Err(error)) => error,
+            Err(_) => ExportError::passing(format!("no answer within {:?}", self.timeout)),
+        };
+        let scopes = request.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
+        Err((error, scopes.flat_map(|scope| scope.spans).collect()))
+    }
+
+    fn request(&self, spans: Vec<Span>) -> ExportTraceServiceRequest {
+        let scope = InstrumentationScope {
+            name: env!("CARGO_PKG_NAME").into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            ..InstrumentationScope::default()
+        };
+        let scope_spans = vec![ScopeSpans { scope: Some(scope), spans, ..ScopeSpans::default() }];
+        let resource = Some(self.resource.clone());
+        let spans = ResourceSpans { resource, scope_spans, ..ResourceSpans::default() };
+        ExportTraceServiceRequest { resource_spans: vec![spans] }
+    }
+
+    fn accepted(&mut self, count: u64, response: ExportTraceServiceResponse) {
+        let partial = response.partial_success.unwrap_or_default();
+        let rejected = u64::try_from(partial.rejected_spans).unwrap_or(0).min(count);
+        self.queue.sent(count - rejected);
+        if rejected > 0 {
+            self.queue.lost(rejected);
+            let why: String = partial.error_message.chars().take(200).collect();
+            self.warn(&format!("it rejected {rejected} spans: {why:?}"));
+        }
+        let dropped = self.queue.counts().dropped;
+        let before = std::mem::replace(&mut self.dropped_seen, dropped);
+        if dropped > before {
+            self.warn("it does not take them as fast as they end");
+        } else if std::mem::take(&mut self.is_warned) {
+            let lost = dropped - self.dropped_before;
+            info!("spans are taken again by {}; {lost} were dropped", self.place);
+            self.dropped_before = dropped;
+        }
+    }
+
+    /// Once for each trouble.
+    fn warn(&mut self, why: &str) {
+        if std::mem::replace(&mut self.is_warned, true) {
+            return;
+        }
+        let (place, max) = (&self.place, self.queue.max());
+        warn!(
+            "spans can't be sent to {place}: {why}; calls are unaffected, up to {max} spans are \
+             kept and more are dropped until it takes them"
+        );
+    }
+}
