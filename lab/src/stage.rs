@@ -101,9 +101,9 @@ impl Stage {
         policy.iter().chain(flags).copied().collect()
     }
 
-    /// A progress line of this phase.
+    /// Says what happens in this phase: on stderr, and as a mark of its report.
     pub(crate) fn say(&self, what: &str) {
-        self.run.progress().say(&self.phase, what);
+        self.run.mark(&self.phase, what);
     }
 
     /// The target of every client of this phase: a sidecar, or a Service, asked for at our API
@@ -162,8 +162,27 @@ impl Stage {
     ///
     /// When it can't be started.
     pub(crate) async fn client(&self, flags: &[&str]) -> Result<Client, LabError> {
-        let flags = self.flags(flags);
-        let name = format!("{}-client", self.phase);
+        self.client_named("client", flags).await
+    }
+
+    /// Client `number` of several that run at once.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be started.
+    pub(crate) async fn one_of_many(
+        &self,
+        number: usize,
+        flags: &[&str],
+    ) -> Result<Client, LabError> {
+        self.client_named(&format!("client-{number}"), flags).await
+    }
+
+    async fn client_named(&self, name: &str, flags: &[&str]) -> Result<Client, LabError> {
+        // What a chart is drawn from; phases that judge by slots choose their length.
+        let slots = if flags.contains(&"--slots") { &[][..] } else { &["--slots", "100ms"] };
+        let flags = self.flags(&[flags, slots].concat());
+        let name = format!("{}-{name}", self.phase);
         Client::start(&self.run, &name, &flags, &self.client_env).await
     }
 

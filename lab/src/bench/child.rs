@@ -41,7 +41,7 @@ impl Child {
             File::create(&log).map_err(LabError::io(format!("can't create {}", log.display())))?;
         let mut command = run.command("caller");
         command.args(flags).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(said);
-        let spawned = run.nursery().spawn(&mut command);
+        let spawned = run.nursery().spawn(name, &mut command);
         let what = || format!("can't start the caller {name}");
         let Spawned { process, stdin, stdout, .. } = spawned.map_err(LabError::io(what()))?;
         let (Some(input), Some(output)) = (stdin, stdout) else {

@@ -28,11 +28,11 @@ mod report;
 mod scene;
 mod statistics;
 mod text;
-mod usage;
 
 use caller::Work;
 pub(crate) use command::{BenchArgs, execute};
-use report::{BenchReport, LoadReport, NotMeasured, Rounds, SCHEMA, Slice, WayReport};
+pub(crate) use report::SCHEMA;
+use report::{BenchReport, LoadReport, NotMeasured, Rounds, Slice, WayReport};
 use scene::{Scene, WAYS, WITH_ENVOY};
 use statistics::{Spread, confidence};
 use text::print;

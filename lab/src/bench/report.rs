@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{caller::Seen, statistics::Spread};
+use crate::costs::Cost;
 
 /// Changes when a key is renamed, removed, or changes its meaning; not when one is added.
 pub(crate) const SCHEMA: &str = "evenkeel-bench/1";
@@ -104,14 +105,6 @@ pub(crate) struct Slice {
     pub(crate) seen: Seen,
     /// By role, the caller's own among them.
     pub(crate) costs: BTreeMap<&'static str, Cost>,
-}
-
-/// What the processes of one role cost in one slice.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct Cost {
-    pub(crate) count: usize,
-    pub(crate) cpu_s: f64,
-    pub(crate) rss_kib: u64,
 }
 
 /// Roles whose CPU is the price of a way. The greeters answer the same calls in each.

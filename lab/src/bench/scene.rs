@@ -7,16 +7,17 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use super::{
     caller::{Seen, Work},
     child::Child,
-    report::{Cost, Slice},
-    usage::Usage,
+    report::Slice,
 };
 use crate::{
+    costs::Cost,
     envoy::Envoy,
     error::LabError,
     examples::{Sidecar, Told, envoy_static::start_sidecar, mesh},
     faults::CallFault,
     run::Run,
     stage::Stage,
+    usage::Usage,
 };
 
 const BACKENDS: [u8; 3] = [1, 2, 3];

@@ -42,6 +42,23 @@ fn turns_are_exact_when_no_two_backends_are_two_calls_apart() {
 }
 
 #[test]
+fn each_worker_adds_one_call_of_difference() {
+    let names = ["a", "b", "c"].map(str::to_owned);
+    let turns = |calls: &[(&str, u64)]| turns_by_worker("t", &report(calls), &names, 4, 90, BREAKS);
+    assert!(turns(&[("a", 34), ("b", 30), ("c", 31)]).holds);
+    assert!(!turns(&[("a", 35), ("b", 30), ("c", 31)]).holds);
+}
+
+#[test]
+fn reports_of_clients_that_run_side_by_side_add_up() {
+    let mut all = Report::default();
+    all.add(&report(&[("a", 2), ("b", 1)]));
+    all.add(&report(&[("b", 1)]));
+    let shares = |name: &str| (all.by_backend[name].calls, all.by_backend[name].share);
+    assert_eq!((all.ok, shares("a"), shares("b")), (4, (2, 0.5), (2, 0.5)));
+}
+
+#[test]
 fn a_kill_may_cost_what_was_in_flight_and_nothing_that_began_later() {
     let lost = |report: &Report, max| lost_in_flight("l", report, 50.0, max, BREAKS);
     assert!(lost(&report(&[("a", 100)]), 0).holds);

@@ -18,7 +18,11 @@ fn report() -> Report {
         fail: 30,
         by_code: BTreeMap::from([("UNAVAILABLE".to_owned(), 30)]),
         attempts: Some(attempts),
-        slots: vec![Slot { unix_s: 12.0, by_backend: BTreeMap::from([("a".to_owned(), 50)]) }],
+        slots: vec![Slot {
+            unix_s: 12.0,
+            by_backend: BTreeMap::from([("a".to_owned(), 50)]),
+            fail: 0,
+        }],
         ..Report::default()
     }
 }
@@ -120,6 +124,7 @@ fn shares_are_calm_or_not() {
     let slot = |a, b| Slot {
         unix_s: 0.0,
         by_backend: BTreeMap::from([("a".to_owned(), a), ("b".to_owned(), b)]),
+        fail: 0,
     };
     let parts = [("a".to_owned(), 2.0 / 3.0), ("b".to_owned(), 1.0 / 3.0)];
     let holds = |slots: Vec<Slot>| {

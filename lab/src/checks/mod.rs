@@ -20,7 +20,7 @@ mod tests;
 
 pub(crate) use envoy::{
     aborted_share, delayed, exact_turns, lost_in_flight, none_rejected, nothing_deprecated,
-    nothing_rebuilt, slow_gets_less,
+    nothing_rebuilt, slow_gets_less, turns_by_worker,
 };
 pub(crate) use faults::{
     Dead, Hung, aged, bounded, failures_within_open_streams, failures_within_sent, none_after_eof,
@@ -40,6 +40,7 @@ pub(crate) use shares::{
 
 /// One verdict.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Check {
     /// Stable: scripts may look for it.
     pub(crate) id: &'static str,

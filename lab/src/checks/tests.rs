@@ -51,7 +51,7 @@ fn answered_last(mut report: Report, name: &str, last_unix_s: f64) -> Report {
 
 fn slot(unix_s: f64, calls: &[(&str, u64)]) -> Slot {
     let by_backend = calls.iter().map(|(name, calls)| ((*name).to_owned(), *calls)).collect();
-    Slot { unix_s, by_backend }
+    Slot { unix_s, by_backend, fail: 0 }
 }
 
 fn deleted(name: &str, gone_unix_s: f64, clean: bool) -> (String, Deleted) {

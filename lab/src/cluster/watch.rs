@@ -67,8 +67,9 @@ impl<T: DeserializeOwned + Clone + Send + 'static> Watch<T> {
         );
         let mut command = kubectl.command(&["get", "--raw", &path]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let spawned =
-            nursery.spawn(&mut command).map_err(LabError::io(format!("can't watch {path}")))?;
+        let spawned = nursery
+            .spawn("kubectl", &mut command)
+            .map_err(LabError::io(format!("can't watch {path}")))?;
         let seen = Arc::new(Mutex::new(Vec::new()));
         if let Some(stdout) = spawned.stdout {
             tokio::spawn(follow(stdout, Arc::clone(&seen)));

@@ -101,7 +101,7 @@ impl Envoy {
             .args(["--log-level", "warning"]);
         let says = said.try_clone().map_err(LabError::io("can't share a log"))?;
         command.stdin(Stdio::null()).stdout(says).stderr(said);
-        let spawned = run.nursery().spawn(&mut command);
+        let spawned = run.nursery().spawn(name, &mut command);
         let what = format!("can't start {name} ({})", program.display());
         let process = spawned.map_err(LabError::io(what))?.process;
         Ok(Starting { name: name.to_owned(), process, log, admin })

@@ -80,6 +80,7 @@ fn judge(
     ];
     found.timelines.push(outage(&address, killed, returned, events));
     found.figures.insert("outage_s", returned - killed);
+    found.figures.insert("dead_left_s", report.failed_until_s(killed));
     if let Some(eof) = eof_unix_s {
         found.figures.insert("kill_to_eof_s", eof - killed);
     }

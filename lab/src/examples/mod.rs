@@ -9,6 +9,7 @@ mod envoy_dynamic;
 pub(crate) mod envoy_static;
 mod kill;
 mod kubernetes;
+pub(crate) mod live;
 mod lookaside;
 pub(crate) mod mesh;
 mod proxied;

@@ -137,7 +137,7 @@ impl Istiod {
         command.args(["--monitoringAddr", &at(METRICS_PORT), "--secureGRPCAddr", ""]);
         command.args(["--httpsAddr", "", "--ctrlz_port", "0", "--shutdownDuration", "1s"]);
         command.stdin(Stdio::null()).stdout(says).stderr(said);
-        let spawned = self.run.nursery().spawn(&mut command);
+        let spawned = self.run.nursery().spawn(&self.name, &mut command);
         let what = format!("can't start {} ({})", self.name, self.program.display());
         let process = spawned.map_err(LabError::io(what))?.process;
         let limit = Instant::now() + Duration::from_secs(READY_LIMIT_S);

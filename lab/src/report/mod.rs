@@ -12,11 +12,16 @@ use crate::{
 };
 
 pub(crate) mod json;
+mod over_time;
+pub(crate) mod page;
+mod score;
 #[cfg(test)]
 mod tests;
 pub(crate) mod text;
 pub(crate) mod timeline;
 
+use over_time::OverTime;
+use score::Score;
 pub(crate) use timeline::Timeline;
 
 /// Changes when a key is renamed, removed, or changes its meaning; not when one is added.
@@ -24,6 +29,7 @@ pub(crate) const SCHEMA: &str = "evenkeel-lab/1";
 
 /// A whole run.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct RunReport {
     pub(crate) schema: &'static str,
     pub(crate) version: &'static str,
@@ -38,6 +44,7 @@ pub(crate) struct RunReport {
 
 /// An example that was chosen and could not be run.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct NotRun {
     pub(crate) number: u8,
     pub(crate) name: &'static str,
@@ -46,6 +53,7 @@ pub(crate) struct NotRun {
 
 /// One example.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ExampleReport {
     pub(crate) number: u8,
     pub(crate) name: &'static str,
@@ -56,6 +64,7 @@ pub(crate) struct ExampleReport {
     pub(crate) doubles: &'static [&'static str],
     pub(crate) picture: &'static str,
     pub(crate) holds: bool,
+    pub(crate) score: Score,
     pub(crate) phases_not_run: Vec<&'static str>,
     /// Checks that could not be made of the phases that ran. They have not passed.
     pub(crate) checks_not_run: Vec<NotChecked>,
@@ -64,6 +73,7 @@ pub(crate) struct ExampleReport {
 
 /// A check that was not made, and why.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct NotChecked {
     pub(crate) id: &'static str,
     pub(crate) why: &'static str,
@@ -71,6 +81,7 @@ pub(crate) struct NotChecked {
 
 /// One phase.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct PhaseReport {
     pub(crate) name: &'static str,
     pub(crate) what: &'static str,
@@ -80,14 +91,41 @@ pub(crate) struct PhaseReport {
     pub(crate) greeter_env: BTreeMap<&'static str, String>,
     pub(crate) lines: Vec<String>,
     pub(crate) client: ClientFigures,
+    /// Who answered when; not of a phase that makes its calls itself.
+    pub(crate) over_time: Option<OverTime>,
+    /// What the lab did, and saw, meanwhile.
+    pub(crate) marks: Vec<Mark>,
+    /// By role: `client`, `sidecar`, `server sidecars`, `balancer`, `greeters`. Only what ran from
+    /// the client's start to its end.
+    pub(crate) processes: BTreeMap<&'static str, ProcessCost>,
     pub(crate) distributions: Vec<Distribution>,
     pub(crate) figures: BTreeMap<&'static str, f64>,
     pub(crate) timelines: Vec<Timeline>,
     pub(crate) checks: Vec<Check>,
 }
 
+/// Something that happened, with the lab's own words.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Mark {
+    pub(crate) unix_s: f64,
+    pub(crate) what: String,
+}
+
+/// What the processes of one role cost.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct ProcessCost {
+    pub(crate) count: usize,
+    /// Of all of them together. `None` without calls.
+    pub(crate) cpu_ms_per_1000_calls: Option<f64>,
+    /// The same, resident at the end; of the client the most it had.
+    pub(crate) rss_mib: Option<f64>,
+}
+
 /// The client's totals.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ClientFigures {
     pub(crate) wall_s: f64,
     pub(crate) calls: u64,
@@ -104,6 +142,7 @@ pub(crate) struct ClientFigures {
 
 /// Who answered how many calls, over the phase or a part of it.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Distribution {
     pub(crate) title: String,
     pub(crate) rows: Vec<Row>,
@@ -111,6 +150,7 @@ pub(crate) struct Distribution {
 
 /// One backend; the latencies are `None` for a part of a phase.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Row {
     pub(crate) backend: String,
     pub(crate) calls: u64,
@@ -140,6 +180,7 @@ impl ExampleReport {
             doubles: example.doubles,
             picture: example.picture,
             holds: phases.iter().all(PhaseReport::holds),
+            score: Score::of(&phases),
             phases_not_run: not_run.collect(),
             checks_not_run: Vec::new(),
             phases,
@@ -169,6 +210,9 @@ impl PhaseReport {
                 transparent_retries: report.transparent_retries,
                 cpu_s: report.cpu_s,
             },
+            over_time: OverTime::of(report),
+            marks: Vec::new(),
+            processes: processes(report),
             distributions: Vec::new(),
             figures: BTreeMap::new(),
             timelines: Vec::new(),
@@ -187,6 +231,22 @@ impl PhaseReport {
         self.greeter_env = env.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
         self
     }
+}
+
+/// What `report` cost, the client itself among it.
+fn processes(report: &Report) -> BTreeMap<&'static str, ProcessCost> {
+    let cost = |count, cpu_s: f64, rss_kib: Option<u64>| ProcessCost {
+        count,
+        cpu_ms_per_1000_calls: (report.ok > 0).then(|| cpu_s * 1e6 / report.ok as f64),
+        rss_mib: rss_kib.map(|kib| kib as f64 / 1024.0),
+    };
+    let others = report.costs.iter();
+    let mut all: BTreeMap<_, _> =
+        others.map(|(role, of)| (*role, cost(of.count, of.cpu_s, Some(of.rss_kib)))).collect();
+    if report.calls > 0 {
+        all.insert("client", cost(1, report.cpu_s, report.rss_max_kib));
+    }
+    all
 }
 
 impl Distribution {

@@ -2,7 +2,7 @@
 //! what it was given.
 
 use super::*;
-use crate::report::timeline::Step;
+use crate::report::{over_time::Answers, timeline::Step};
 
 /// Written by `LAB_GOLDEN=write cargo test -p lab`; its diff is what a reviewer reads.
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/run.json");
@@ -18,6 +18,7 @@ fn made_up(holds: bool) -> RunReport {
         doubles: &["everything"],
         picture: "client --> greeter",
         holds,
+        score: Score { checks: 1, calls: 5, failed: 1, ..Score::default() },
         phases_not_run: vec!["kill"],
         checks_not_run: vec![NotChecked { id: "made-up.steady.hot", why: "no fire" }],
         phases: vec![made_up_phase(holds)],
@@ -63,6 +64,17 @@ fn made_up_phase(holds: bool) -> PhaseReport {
             transparent_retries: 2,
             cpu_s: 0.25,
         },
+        over_time: Some(OverTime {
+            from_unix_s: 1_700_000_001.0,
+            slot_s: 0.5,
+            backends: vec![Answers { backend: "127.64.0.1".to_owned(), calls: vec![3, 0] }],
+            failed: vec![0, 1],
+        }),
+        marks: vec![Mark { unix_s: 1_700_000_001.5, what: "killed one of three".to_owned() }],
+        processes: BTreeMap::from([(
+            "client",
+            ProcessCost { count: 1, cpu_ms_per_1000_calls: Some(62.5), rss_mib: None },
+        )]),
         distributions: vec![Distribution {
             title: "all calls".to_owned(),
             rows: vec![row("127.64.0.1", 3, Some(0.5)), row("127.64.0.2", 1, None)],
@@ -96,6 +108,20 @@ fn the_json_document_has_the_documented_shape() {
     assert_eq!(printed, golden, "keys are a promise: see SCHEMA before you change them");
 }
 
+/// The schema is made from the types, so that it can't say anything else; this keeps the committed
+/// one in step.
+#[test]
+fn the_committed_schema_describes_the_document() {
+    const SCHEMA_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/report.schema.json");
+    let made = serde_json::to_value(schemars::schema_for!(RunReport)).unwrap();
+    let made = json::print(&made);
+    if std::env::var_os("LAB_GOLDEN").is_some_and(|what| what == "write") {
+        std::fs::write(SCHEMA_FILE, &made).unwrap();
+    }
+    let committed = std::fs::read_to_string(SCHEMA_FILE).unwrap();
+    assert_eq!(made, committed, "LAB_GOLDEN=write cargo test -p lab writes it again");
+}
+
 #[test]
 fn every_json_key_is_in_the_readme() {
     fn keys(value: &serde_json::Value, found: &mut Vec<String>) {
@@ -104,7 +130,8 @@ fn every_json_key_is_in_the_readme() {
                 for (key, value) in map {
                     found.push(key.clone());
                     // The keys of these maps are addresses, codes and settings.
-                    let open = ["by_code", "streams_open_at_eof", "greeter_env", "figures"];
+                    let open =
+                        ["by_code", "streams_open_at_eof", "greeter_env", "figures", "processes"];
                     if !open.contains(&key.as_str()) {
                         keys(value, found);
                     }
@@ -166,6 +193,7 @@ fn a_part_of_a_phase_counts_the_slots_between_its_moments() {
     let slot = |unix_s, one, two| Slot {
         unix_s,
         by_backend: BTreeMap::from([("a".to_owned(), one), ("b".to_owned(), two)]),
+        fail: 0,
     };
     let slots = [slot(1.0, 100, 0), slot(2.0, 1, 2), slot(3.0, 0, 1), slot(4.0, 100, 0)];
     let part = Distribution::between("part", &slots, 0.5, 2.0, 4.0);

@@ -15,6 +15,7 @@ const STAMP_SLACK_S: f64 = 0.05;
 
 /// One chain of events.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Timeline {
     pub(crate) title: String,
     pub(crate) steps: Vec<Step>,
@@ -22,6 +23,7 @@ pub(crate) struct Timeline {
 
 /// One event of a chain.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Step {
     pub(crate) event: &'static str,
     /// `None`: it was not seen.

@@ -84,7 +84,7 @@ async fn with_child(
     then: fn(String) -> examples::Playing,
 ) -> Result<PhaseReport, LabError> {
     let mut sleeper = Command::new("sleep");
-    let _child = run.nursery().spawn(sleeper.arg("60")).unwrap();
+    let _child = run.nursery().spawn("sleeper", sleeper.arg("60")).unwrap();
     then("the sleeper".to_owned()).await
 }
 

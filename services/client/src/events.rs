@@ -20,7 +20,7 @@ use evenkeel::core::{
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use crate::status::code_name;
+use crate::{status::code_name, tally::SoFar};
 
 /// Lines that wait to be written.
 pub const QUEUE_LEN_MAX: usize = 10_000;
@@ -87,6 +87,19 @@ impl EventLog {
     /// The first answer of a backend came.
     pub fn first_call(&self, backend: &str) {
         self.line("first_call", || json!({ "backend": backend }));
+    }
+
+    /// What has been answered since the run began, and how fast it was since `before`.
+    pub fn answered(&self, so_far: &SoFar, before: &SoFar) {
+        self.line("answered", || {
+            let latency = so_far.latency.since(&before.latency);
+            json!({
+                "by_backend": so_far.by_backend,
+                "fail": so_far.fail,
+                "p50_ms": latency.quantile_ms(0.5),
+                "p99_ms": latency.quantile_ms(0.99),
+            })
+        });
     }
 
     /// Waits, for 2 s at most, until the lines so far are written, and says on stderr how many were

@@ -118,6 +118,10 @@ pub struct Flags {
     #[arg(long)]
     pub events: bool,
 
+    /// With --events: also write what has been answered so far, once in this time
+    #[arg(long, value_name = "D", value_parser = duration::parse_positive, requires = "events")]
+    pub live: Option<Duration>,
+
     /// Ping a silent connection that has calls open after this time (at least 10s)
     #[arg(long, value_name = "D", value_parser = duration::parse_positive)]
     pub keepalive_time: Option<Duration>,

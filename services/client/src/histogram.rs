@@ -57,6 +57,20 @@ impl Histogram {
         Some((middle_us(index) / 1e3).min(self.max.as_secs_f64() * 1e3))
     }
 
+    /// What was counted after `earlier`, which is a copy of this one from then. The maximum is not
+    /// told apart: it stays that of both.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let had = earlier.counts.iter().copied().chain(std::iter::repeat(0));
+        let counts = self.counts.iter().zip(had);
+        Self {
+            counts: counts.map(|(now, had)| now.saturating_sub(had)).collect(),
+            count: self.count.saturating_sub(earlier.count),
+            sum_ns: self.sum_ns.saturating_sub(earlier.sum_ns),
+            max: self.max,
+        }
+    }
+
     /// The longest duration in milliseconds; `None` when nothing was counted.
     pub fn max_ms(&self) -> Option<f64> {
         (self.count > 0).then_some(self.max.as_secs_f64() * 1e3)
@@ -101,6 +115,21 @@ mod tests {
         let mut histogram = Histogram::default();
         values.into_iter().for_each(|us| histogram.record(Duration::from_micros(us)));
         histogram
+    }
+
+    #[test]
+    fn what_came_since_a_copy_has_quantiles_of_its_own() {
+        let mut histogram = of_us([100; 1_000]);
+        let earlier = histogram.clone();
+        assert_eq!(histogram.since(&earlier).quantile_ms(0.5), None);
+        for us in [900, 30_000] {
+            histogram.record(Duration::from_micros(us));
+        }
+        let since = histogram.since(&earlier);
+        assert_eq!(since.count(), 2);
+        assert!((since.quantile_ms(0.0).unwrap() - 0.9).abs() < 0.01);
+        assert!((since.mean_ms().unwrap() - 15.45).abs() < 1e-9);
+        assert_eq!(since.since(&since).count(), 0);
     }
 
     #[test]

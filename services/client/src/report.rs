@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::{
     attempts::AttemptsReport,
+    cost::rss_max_kib,
     events::EventLog,
     histogram::Histogram,
     load::Outcome,
@@ -57,6 +58,9 @@ pub struct Report {
     pub failures: Vec<FailureReport>,
     /// Failures beyond those.
     pub failures_omitted: u64,
+    /// Length of a slot in seconds, when slots are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slot_s: Option<f64>,
     /// Counts per slot, when asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slots: Option<Vec<SlotReport>>,
@@ -67,6 +71,8 @@ pub struct Report {
     pub first_ok_unix_s: Option<f64>,
     /// User and system time of this process during the run.
     pub cpu_s: f64,
+    /// The largest resident set of this process, in KiB; null where the kernel does not tell.
+    pub rss_max_kib: Option<u64>,
 }
 
 /// What became of the spans of a run.
@@ -173,14 +179,16 @@ impl Report {
             streams_open_at_eof: events.streams_open_at_eof(),
             transparent_retries: events.transparent_retries(),
             attempts: None,
+            slot_s: tally.slot_len().map(|len| len.as_secs_f64()),
             spans: None,
-            slots: tally.has_slots().then(|| slots(&tally)),
+            slots: tally.slot_len().map(|_| slots(&tally)),
             slots_omitted: tally.slots_omitted,
             first_ok_unix_s: tally.ok_first.map(|at| round6(epoch.unix_s(at))),
             failures_omitted: tally.failures_omitted,
             failures: failures(&epoch, tally.failures),
             by_code: tally.by_code,
             cpu_s: round3(cpu_s),
+            rss_max_kib: rss_max_kib(),
         }
     }
 }
@@ -288,7 +296,7 @@ mod tests {
         let keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
         let want = "target policy started_unix_s wall_s calls ok fail shed rate by_backend by_code \
                     latency_ms longest_run streams_open_at_eof transparent_retries failures \
-                    failures_omitted slots first_ok_unix_s cpu_s";
+                    failures_omitted slot_s slots first_ok_unix_s cpu_s rss_max_kib";
         assert_eq!(keys, want.split_whitespace().collect::<Vec<_>>());
         let two = &json["by_backend"]["127.0.0.2"];
         assert_eq!((&two["calls"], &two["share"]), (&2.into(), &0.666667.into()));
@@ -312,7 +320,11 @@ mod tests {
     #[test]
     fn without_slots_the_key_is_absent_and_without_answers_latency_is_null() {
         let json = serde_json::to_value(report(None)).unwrap();
-        assert!(json.get("slots").is_none() && json.get("attempts").is_none());
+        assert!(
+            json.get("slots").is_none()
+                && json.get("slot_s").is_none()
+                && json.get("attempts").is_none()
+        );
         let tally = Tally::new(Epoch::now(), None);
         let outcome = Outcome { started: 0, shed: 0, wall: Duration::ZERO };
         let empty = Report::new("x", "y", tally, &outcome, &EventLog::counting(), 0.0);

@@ -1,6 +1,7 @@
 //! One run of the client, from flags to report.
 
 use std::{
+    convert::Infallible,
     fmt,
     io::{self, Write},
     process::ExitCode,
@@ -15,6 +16,7 @@ use evenkeel::Channel;
 use evenkeel_telemetry::Telemetry;
 use helloworld::greeter_client::GreeterClient;
 use program::{EXIT_CONFIG, SPANS_WAIT};
+use tokio::time::MissedTickBehavior;
 use tonic::Status;
 
 use crate::{
@@ -29,7 +31,7 @@ use crate::{
     status::code_name,
     stop::{STOP_GRACE, Stop},
     table,
-    tally::{Epoch, SharedTally, Tally},
+    tally::{Epoch, SharedTally, SoFar, Tally},
 };
 
 /// How long connections may take to close at the end; no call is open on them any more.
@@ -167,8 +169,25 @@ async fn measure(
             }
         }
     };
-    let outcome = load::run(plan, epoch.begin, call, sink, stop).await?;
+    let outcome = tokio::select! {
+        outcome = load::run(plan, epoch.begin, call, sink, stop) => outcome?,
+        never = tell(flags.live, &tally, events) => match never {},
+    };
     Ok((tally.close(outcome.started), outcome))
+}
+
+/// Tells every `live` how far the run is, as long as it is polled.
+async fn tell(live: Option<Duration>, tally: &SharedTally, events: &EventLog) -> Infallible {
+    let Some(live) = live else { return std::future::pending().await };
+    let mut ticks = tokio::time::interval(live);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut before = SoFar::default();
+    loop {
+        ticks.tick().await;
+        let so_far = tally.so_far();
+        events.answered(&so_far, &before);
+        before = so_far;
+    }
 }
 
 /// Lines on stdout. A reader that has gone away (`client | head`) ends the run and is no panic.

@@ -161,9 +161,9 @@ impl Tally {
         self.ok() + self.fail
     }
 
-    /// Whether the timeline is on.
-    pub fn has_slots(&self) -> bool {
-        self.slot_len.is_some()
+    /// Length of a slot; `None` when the timeline is off.
+    pub fn slot_len(&self) -> Option<Duration> {
+        self.slot_len
     }
 
     /// The start of slot `k` as time since the beginning.
@@ -285,6 +285,18 @@ impl SharedTally {
         if *open { tally.add(sample) } else { None }
     }
 
+    /// The sums up to now.
+    pub fn so_far(&self) -> SoFar {
+        let guard = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let tally = &guard.0;
+        let calls = |(name, backend): (&String, &Backend)| (name.clone(), backend.latency.count());
+        SoFar {
+            by_backend: tally.by_backend.iter().map(calls).collect(),
+            fail: tally.fail,
+            latency: tally.latency.clone(),
+        }
+    }
+
     /// Ends the count and takes it. Of the `started` calls, those that have not ended count as
     /// given up.
     pub fn close(&self, started: u64) -> Tally {
@@ -296,6 +308,17 @@ impl SharedTally {
         tally.abandon(started.saturating_sub(tally.calls()));
         tally
     }
+}
+
+/// Sums while a run goes on.
+#[derive(Clone, Debug, Default)]
+pub struct SoFar {
+    /// Answers of each backend.
+    pub by_backend: BTreeMap<String, u64>,
+    /// Calls that failed.
+    pub fail: u64,
+    /// Latencies of all answers.
+    pub latency: Histogram,
 }
 
 #[cfg(test)]
@@ -397,6 +420,7 @@ mod tests {
         let sample = || Sample { intended: epoch.begin, done: epoch.begin, result: Ok("a".into()) };
         assert_eq!(shared.add(sample()).as_deref(), Some("a"));
         assert_eq!(shared.add(sample()), None);
+        assert_eq!(shared.so_far().by_backend["a"], 2);
         let tally = shared.close(5);
         assert_eq!((tally.ok(), tally.fail, tally.calls()), (2, 3, 5));
         assert_eq!(shared.add(sample()), None, "a late sample is not counted again");

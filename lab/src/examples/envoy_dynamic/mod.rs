@@ -105,7 +105,7 @@ fn phase(name: &str) -> &'static Phase {
 }
 
 /// A scene with three backends, whose balancer says `fault`.
-async fn open(
+pub(super) async fn open(
     run: Arc<Run>,
     phase: &str,
     settings: &[(&'static str, &str)],

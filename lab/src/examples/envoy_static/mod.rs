@@ -15,8 +15,9 @@ use super::{
 use crate::{error::LabError, report::PhaseReport, run::Run};
 
 mod least_request;
-mod scene;
+pub(super) mod scene;
 mod unharmed;
+mod workers;
 
 pub(crate) use scene::start as start_sidecar;
 
@@ -50,8 +51,9 @@ pub(crate) static EXAMPLE: Example = Example {
 
   Shares are exact because one worker thread takes the turns. Each worker has its own turns, and
   a client's connection belongs to one worker: --envoy-concurrency 4 changes nothing for one
-  client, and for many each worker adds up to one call of difference. LEAST_REQUEST picks the
-  less busy one of two random backends: never exact, and better when one is slow.",
+  client, and for many each worker adds up to one call of difference (the phase `workers`).
+  LEAST_REQUEST picks the less busy one of two random backends: never exact, and better when one
+  is slow (the phase `least_request`).",
     needs_envoy: true,
     phases: &[
         Phase {
@@ -67,6 +69,13 @@ pub(crate) static EXAMPLE: Example = Example {
             calls_per_s: 700,
             seconds: 11,
             play: |run, name| Box::pin(least_request::play(run, name)),
+        },
+        Phase {
+            name: "workers",
+            what: "8 clients through one worker thread, and through 4 (or --envoy-concurrency)",
+            calls_per_s: 500,
+            seconds: 8,
+            play: |run, name| Box::pin(workers::play(run, name)),
         },
         Phase {
             name: "scale",

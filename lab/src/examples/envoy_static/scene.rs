@@ -23,7 +23,7 @@ pub(super) const LEAST_REQUEST: (&str, &str) =
 /// # Errors
 ///
 /// When something can't be started.
-pub(super) async fn open(
+pub(in crate::examples) async fn open(
     run: Arc<Run>,
     phase: &str,
     settings: &[(&'static str, &str)],
@@ -52,6 +52,21 @@ pub(crate) async fn start(
     number: u8,
     change: Option<(&'static str, &str)>,
 ) -> Result<Envoy, LabError> {
+    start_with(stage, name, number, change, stage.run.envoy_concurrency()).await
+}
+
+/// The same with so many worker threads.
+///
+/// # Errors
+///
+/// When it can't be started.
+pub(super) async fn start_with(
+    stage: &Stage,
+    name: &str,
+    number: u8,
+    change: Option<(&'static str, &str)>,
+    workers: u16,
+) -> Result<Envoy, LabError> {
     let mut replacements = vec![
         envoy::admin(),
         envoy::listener(stage.block.sidecar(number)),
@@ -61,7 +76,6 @@ pub(crate) async fn start(
     replacements.extend(change.map(|(piece, by)| (piece, by.to_owned())));
     let config = envoy::substitute(&envoy::SIDECAR_STATIC, &replacements)?;
     let name = format!("{}-{name}", stage.phase);
-    let concurrency = stage.run.envoy_concurrency();
-    let setup = Setup { name: &name, config: &config, concurrency };
+    let setup = Setup { name: &name, config: &config, concurrency: workers };
     Envoy::start(&stage.run, setup).await
 }

@@ -7,7 +7,7 @@ mod drops;
 mod kill;
 mod load;
 mod scale;
-mod scene;
+pub(super) mod scene;
 mod steady;
 
 pub(crate) static EXAMPLE: Example = Example {

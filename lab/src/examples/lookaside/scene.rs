@@ -10,15 +10,15 @@ use crate::{
 };
 
 /// Both replicas.
-pub(super) const BALANCERS: [u8; 2] = [1, 2];
+pub(in crate::examples) const BALANCERS: [u8; 2] = [1, 2];
 /// What makes the client ask a balancer.
 const POLICY: [&str; 2] = ["--lb-policy", "grpclb"];
 
 /// See the module's head.
-pub(super) struct Scene {
-    pub(super) stage: Stage,
-    pub(super) slices: Slices,
-    pub(super) balancers: Balancers,
+pub(crate) struct Scene {
+    pub(in crate::examples) stage: Stage,
+    pub(in crate::examples) slices: Slices,
+    pub(in crate::examples) balancers: Balancers,
     published: Vec<u8>,
 }
 
@@ -29,7 +29,7 @@ impl Scene {
     /// # Errors
     ///
     /// When something can't be started.
-    pub(super) async fn open(
+    pub(in crate::examples) async fn open(
         run: Arc<Run>,
         phase: &str,
         settings: &[(&'static str, &str)],
@@ -49,7 +49,7 @@ impl Scene {
     /// # Errors
     ///
     /// When one is not ready in time.
-    pub(super) async fn scale_up(&mut self, hosts: &[u8]) -> Result<f64, LabError> {
+    pub(in crate::examples) async fn scale_up(&mut self, hosts: &[u8]) -> Result<f64, LabError> {
         self.stage.scale_up(hosts).await?;
         self.published.extend(hosts);
         Ok(self.slices.publish(&self.stage.fleet.ips(&self.published), &[]))
@@ -61,7 +61,10 @@ impl Scene {
     /// # Errors
     ///
     /// When one does not run or does not end.
-    pub(super) async fn delete(&mut self, hosts: &[u8]) -> Result<Vec<Deleted>, LabError> {
+    pub(in crate::examples) async fn delete(
+        &mut self,
+        hosts: &[u8],
+    ) -> Result<Vec<Deleted>, LabError> {
         self.published.retain(|host| !hosts.contains(host));
         let left = self.stage.fleet.ips(&self.published);
         self.slices.publish(&left, &self.stage.fleet.ips(hosts));
@@ -75,7 +78,11 @@ impl Scene {
     /// # Errors
     ///
     /// When it can't be started, or ends.
-    pub(super) async fn client(&self, hosts: &[u8], flags: &[&str]) -> Result<Client, LabError> {
+    pub(in crate::examples) async fn client(
+        &self,
+        hosts: &[u8],
+        flags: &[&str],
+    ) -> Result<Client, LabError> {
         self.stage.connected_client(hosts, &with_policy(flags)).await
     }
 
@@ -84,7 +91,10 @@ impl Scene {
     /// # Errors
     ///
     /// When it can't be started.
-    pub(super) async fn counting_client(&self, flags: &[&str]) -> Result<Client, LabError> {
+    pub(in crate::examples) async fn counting_client(
+        &self,
+        flags: &[&str],
+    ) -> Result<Client, LabError> {
         self.stage.client(&with_policy(flags)).await
     }
 
@@ -93,13 +103,13 @@ impl Scene {
     /// # Errors
     ///
     /// [`LabError::Ended`] with its last log lines.
-    pub(super) fn all_alive(&self) -> Result<(), LabError> {
+    pub(in crate::examples) fn all_alive(&self) -> Result<(), LabError> {
         self.balancers.all_alive()?;
         self.stage.fleet.all_alive()
     }
 }
 
 /// `flags` with the policy before them.
-pub(super) fn with_policy<'a>(flags: &[&'a str]) -> Vec<&'a str> {
+pub(in crate::examples) fn with_policy<'a>(flags: &[&'a str]) -> Vec<&'a str> {
     POLICY.iter().chain(flags).copied().collect()
 }

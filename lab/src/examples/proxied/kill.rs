@@ -68,6 +68,7 @@ pub(in crate::examples) async fn play(
         Distribution::between("last second", &report.slots, SLOT_S, end - 1.0, end),
     ];
     found.figures.insert("outage_s", returned - killed);
+    found.figures.insert("dead_left_s", report.failed_until_s(killed));
     found.figures.insert("envoy_retries", count("upstream_rq_retry"));
     found.figures.insert("envoy_ejections", count("outlier_detection.ejections_enforced_total"));
     found.checks = vec![

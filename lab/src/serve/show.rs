@@ -1,0 +1,437 @@
+//! One example that goes on until somebody chooses another: its scene, its client, and what a
+//! person has done to it. Wishes are granted one after the other, as `lab run` does things; the
+//! client's ticks go out meanwhile from a task of their own.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::{Value, json};
+use tokio::{
+    sync::{broadcast::error::RecvError, watch},
+    task::AbortHandle,
+};
+
+use super::{
+    hub::{self, Backstage, Hub, Teller},
+    window::Window,
+};
+use crate::{
+    client::{Client, Feed, What},
+    clock::unix_s,
+    error::LabError,
+    examples::{self, Example, live},
+    run::Run,
+};
+
+/// Between two ticks, which is what a bar of the chart is.
+const TICK: &str = "500ms";
+/// More backends than fit a row of buttons.
+const BACKENDS_MAX: usize = 8;
+/// Addresses of a block for backends.
+const HOSTS_MAX: u8 = 32;
+/// What a slow backend waits before it answers.
+const SLOW: &str = "200ms";
+const DELAY: &str = "GREETER_DELAY";
+
+/// What somebody asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    Example(&'static str),
+    Policy(String),
+    /// One backend more.
+    Grow,
+    Backend(u8, Deed),
+    KillBalancer(u8),
+    StartBalancer(u8),
+}
+
+/// What can be done to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deed {
+    /// SIGKILL; it stays listed.
+    Kill,
+    /// SIGSTOP.
+    Hang,
+    /// SIGCONT.
+    Resume,
+    /// Starts one that was killed, or one that runs anew.
+    Restart,
+    /// Starts it anew; it waits before each answer.
+    Slow,
+    /// Deletes it as a pod is deleted: with drain.
+    Delete,
+}
+
+/// How a backend is, by what was done to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Condition {
+    Serves,
+    Slow,
+    Hangs,
+    Dead,
+}
+
+impl Condition {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Serves => "serves",
+            Self::Slow => "slow",
+            Self::Hangs => "hangs",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// See the module's head.
+pub(super) struct Show {
+    run: Arc<Run>,
+    backstage: Backstage,
+    rate: String,
+    /// Why the examples with an Envoy can't be shown.
+    no_envoy: Option<String>,
+    next: &'static Example,
+}
+
+/// What is on.
+struct On {
+    example: &'static Example,
+    scene: live::Scene,
+    policy: Option<String>,
+    backends: BTreeMap<u8, Condition>,
+    balancers: BTreeMap<u8, bool>,
+    /// The names of those whose shares should be equal.
+    serving: watch::Sender<Vec<String>>,
+    client: Option<Client>,
+    ticks: Option<Ticks>,
+}
+
+/// The task that passes the client's ticks on; it ends with this.
+struct Ticks(AbortHandle);
+
+impl Drop for Ticks {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Show {
+    /// A show that begins with `example`, and the side of those who look.
+    pub(super) fn new(
+        run: Arc<Run>,
+        example: &'static Example,
+        rate: u32,
+        no_envoy: Option<String>,
+    ) -> (Self, Hub) {
+        let (hub, backstage) = hub::pair();
+        (Self { run, backstage, rate: rate.to_string(), no_envoy, next: example }, hub)
+    }
+
+    /// Goes on until it is dropped.
+    pub(super) async fn go_on(mut self) {
+        loop {
+            let example = self.next;
+            self.backstage.set(&json!({ "example": example.name, "busy": "starting" }));
+            match self.open(example).await {
+                Ok(on) => self.play(on).await,
+                Err(error) => {
+                    self.trouble(&error);
+                    self.backstage.set(&self.closed(example, &error));
+                    self.wait_for_another().await;
+                }
+            }
+        }
+    }
+
+    async fn open(&self, example: &'static Example) -> Result<On, LabError> {
+        let scene = live::Scene::open(Arc::clone(&self.run), example).await?;
+        let policy = scene.policies().first().map(|policy| (*policy).to_owned());
+        let backends = live::BACKENDS.map(|host| (host, Condition::Serves)).into();
+        let balancers = scene.balancers().iter().map(|number| (*number, true)).collect();
+        let (serving, client, ticks) = (watch::Sender::default(), None, None);
+        let mut on = On { example, scene, policy, backends, balancers, serving, client, ticks };
+        follow(&on);
+        self.start_client(&mut on).await?;
+        Ok(on)
+    }
+
+    /// Starts the client; the one before ends.
+    async fn start_client(&self, on: &mut On) -> Result<(), LabError> {
+        on.ticks = None;
+        on.client = None;
+        let mut flags =
+            vec!["--count", "0", "--rate", &self.rate, "--live", TICK, "--slots", "10s"];
+        if let Some(policy) = &on.policy {
+            flags.extend(["--lb-policy", policy]);
+        }
+        let client = on.scene.stage().client(&flags).await?;
+        let (feed, teller) = (client.feed(), self.backstage.teller());
+        let task = tokio::spawn(pass_on(feed, teller, on.serving.subscribe()));
+        on.ticks = Some(Ticks(task.abort_handle()));
+        on.client = Some(client);
+        Ok(())
+    }
+
+    /// Grants wishes until another example is wished for.
+    async fn play(&mut self, mut on: On) {
+        loop {
+            self.backstage.set(&self.state(&on, None));
+            let Some(wish) = self.backstage.wishes.recv().await else {
+                return std::future::pending().await;
+            };
+            if let Wish::Example(name) = wish {
+                if let Some(example) = self.chosen(name) {
+                    self.next = example;
+                    return;
+                }
+                continue;
+            }
+            let words = words(&wish, &on);
+            self.backstage.set(&self.state(&on, Some(&words)));
+            self.mark(&words);
+            if let Err(error) = self.grant(wish, &mut on).await {
+                self.trouble(&error);
+            }
+        }
+    }
+
+    /// The example `name`, unless it needs what is not here.
+    fn chosen(&self, name: &str) -> Option<&'static Example> {
+        let example = examples::find(name).ok()?;
+        match &self.no_envoy {
+            Some(why) if example.needs_envoy => {
+                self.backstage.teller().tell("trouble", &json!({ "what": why }));
+                None
+            }
+            _ => Some(example),
+        }
+    }
+
+    /// Nothing is on; only another example can be wished for.
+    async fn wait_for_another(&mut self) {
+        while let Some(wish) = self.backstage.wishes.recv().await {
+            if let Wish::Example(name) = wish
+                && let Some(example) = self.chosen(name)
+            {
+                self.next = example;
+                return;
+            }
+        }
+    }
+
+    async fn grant(&self, wish: Wish, on: &mut On) -> Result<(), LabError> {
+        match wish {
+            Wish::Example(_) => Ok(()),
+            Wish::Policy(policy) => {
+                if on.scene.policies().contains(&&*policy) {
+                    on.policy = Some(policy);
+                    self.start_client(on).await?;
+                }
+                Ok(())
+            }
+            Wish::Grow => self.grow(on).await,
+            Wish::Backend(host, deed) => self.deal(host, deed, on).await,
+            Wish::KillBalancer(number) => {
+                if on.balancers.get(&number) == Some(&true) {
+                    on.balancers.insert(number, false);
+                    on.scene.kill_balancer(number).await?;
+                }
+                Ok(())
+            }
+            Wish::StartBalancer(number) => {
+                if on.balancers.get(&number) == Some(&false) {
+                    on.scene.start_balancer(number).await?;
+                    on.balancers.insert(number, true);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn grow(&self, on: &mut On) -> Result<(), LabError> {
+        // A new pod has a new address, as long as there is one.
+        let last = on.backends.keys().last().copied().unwrap_or(0);
+        let fresh = (last + 1..=HOSTS_MAX).chain(1..=HOSTS_MAX);
+        let free = fresh.into_iter().find(|host| !on.backends.contains_key(host));
+        if let (true, Some(host)) = (on.scene.scales() && on.backends.len() < BACKENDS_MAX, free) {
+            on.scene.scale_up(&[host]).await?;
+            on.backends.insert(host, Condition::Serves);
+            follow(on);
+        }
+        Ok(())
+    }
+
+    async fn deal(&self, host: u8, deed: Deed, on: &mut On) -> Result<(), LabError> {
+        let Some(condition) = on.backends.get(&host).copied() else { return Ok(()) };
+        let stage = on.scene.stage_mut();
+        let after = match (deed, condition) {
+            (Deed::Delete, condition) => return self.remove(host, condition, on).await,
+            (Deed::Kill, Condition::Dead) | (Deed::Hang, Condition::Dead | Condition::Hangs) => {
+                return Ok(());
+            }
+            (Deed::Kill, _) => {
+                stage.kill_9(host).await?;
+                Condition::Dead
+            }
+            (Deed::Hang, _) => {
+                stage.hang(host)?;
+                Condition::Hangs
+            }
+            (Deed::Resume, Condition::Hangs) => {
+                stage.resume(host)?;
+                Condition::Serves
+            }
+            (Deed::Resume, _) => return Ok(()),
+            (Deed::Restart | Deed::Slow, condition) => {
+                if condition != Condition::Dead {
+                    stage.kill_9(host).await?;
+                }
+                let slow = deed == Deed::Slow;
+                stage.fleet.set(host, DELAY, if slow { SLOW } else { "0s" });
+                stage.fleet.start(&[host]).await?;
+                if slow { Condition::Slow } else { Condition::Serves }
+            }
+        };
+        on.backends.insert(host, after);
+        follow(on);
+        Ok(())
+    }
+
+    async fn remove(&self, host: u8, condition: Condition, on: &mut On) -> Result<(), LabError> {
+        if !on.scene.scales() || on.backends.len() == 1 {
+            return Ok(());
+        }
+        let stage = on.scene.stage_mut();
+        match condition {
+            // A pod that is deleted has a process: this one is started for its end.
+            Condition::Dead => stage.fleet.start(&[host]).await?,
+            Condition::Hangs => drop(stage.resume(host)?),
+            Condition::Serves | Condition::Slow => {}
+        }
+        on.scene.delete(&[host]).await?;
+        on.backends.remove(&host);
+        follow(on);
+        Ok(())
+    }
+
+    fn mark(&self, what: &str) {
+        self.run.progress().say("lab", what);
+        self.backstage.teller().tell("mark", &json!({ "unix_s": unix_s(), "what": what }));
+    }
+
+    fn trouble(&self, error: &LabError) {
+        self.run.progress().say("lab", &error.to_string());
+        self.backstage.teller().tell("trouble", &json!({ "what": error.to_string() }));
+    }
+
+    fn examples(&self) -> Vec<Value> {
+        let one = |example: &&Example| {
+            let missing = example.needs_envoy && self.no_envoy.is_some();
+            let Example { name, number, title, .. } = example;
+            json!({ "name": name, "number": number, "title": title, "missing": missing })
+        };
+        examples::ALL.iter().map(one).collect()
+    }
+
+    fn closed(&self, example: &Example, error: &LabError) -> Value {
+        json!({
+            "example": example.name,
+            "title": example.title,
+            "examples": self.examples(),
+            "trouble": error.to_string(),
+        })
+    }
+
+    fn state(&self, on: &On, busy: Option<&str>) -> Value {
+        let fleet = &on.scene.stage().fleet;
+        let backend = |(host, condition): (&u8, &Condition)| {
+            let ip = fleet.address(*host).ip().to_string();
+            json!({ "host": host, "ip": ip, "condition": condition.word() })
+        };
+        let balancer = |(number, runs): (&u8, &bool)| json!({ "number": number, "runs": runs });
+        json!({
+            "example": on.example.name,
+            "title": on.example.title,
+            "control_plane": on.example.control_plane,
+            "picture": on.example.picture,
+            "examples": self.examples(),
+            "policy": on.policy,
+            "policies": on.scene.policies(),
+            "scales": on.scene.scales(),
+            "backends_max": BACKENDS_MAX,
+            "rate": self.rate,
+            "backends": on.backends.iter().map(backend).collect::<Vec<_>>(),
+            "balancers": on.balancers.iter().map(balancer).collect::<Vec<_>>(),
+            "busy": busy,
+        })
+    }
+}
+
+/// The checks judge by those that serve now.
+fn follow(on: &On) {
+    let well = on.backends.iter().filter(|(_, condition)| **condition == Condition::Serves);
+    let hosts: Vec<u8> = well.map(|(host, _)| *host).collect();
+    on.serving.send_replace(on.scene.stage().fleet.names(&hosts));
+}
+
+/// Passes on what the client tells, and judges it by `serving`.
+async fn pass_on(mut feed: Feed, teller: Teller, serving: watch::Receiver<Vec<String>>) {
+    let mut window = Window::default();
+    loop {
+        let event = match feed.recv().await {
+            Ok(event) => event,
+            Err(RecvError::Lagged(_)) => continue,
+            Err(RecvError::Closed) => return,
+        };
+        let unix_s = event.unix_s;
+        match event.what {
+            What::Answered(sums) => {
+                let (p50_ms, p99_ms) = (sums.p50_ms, sums.p99_ms);
+                let first = window.is_empty();
+                let tick = window.add(sums);
+                // The sums since the client's start are no tick.
+                if !first {
+                    let tick = json!({
+                        "unix_s": unix_s,
+                        "by_backend": tick.by_backend,
+                        "fail": tick.fail,
+                        "p50_ms": p50_ms,
+                        "p99_ms": p99_ms,
+                        "checks": window.checks(&serving.borrow()),
+                    });
+                    teller.tell("tick", &tick);
+                }
+            }
+            What::Subchannel { address, state } => {
+                let what = json!({ "unix_s": unix_s, "address": address, "state": state });
+                teller.tell("subchannel", &what);
+            }
+            What::Balancer { lost: Some(why), .. } => {
+                let what = format!("the client lost its balancer: {why}");
+                teller.tell("mark", &json!({ "unix_s": unix_s, "what": what }));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A wish as a sentence, for the marks.
+fn words(wish: &Wish, on: &On) -> String {
+    let name = |host: u8| on.scene.stage().fleet.address(host).ip().to_string();
+    match wish {
+        Wish::Example(name) => format!("{name} instead"),
+        Wish::Policy(policy) => format!("a client with {policy}"),
+        Wish::Grow => "one backend more".to_owned(),
+        Wish::Backend(host, deed) => {
+            let ip = name(*host);
+            match deed {
+                Deed::Kill => format!("kill -9 of {ip}"),
+                Deed::Hang => format!("SIGSTOP of {ip}"),
+                Deed::Resume => format!("SIGCONT of {ip}"),
+                Deed::Restart => format!("{ip} starts again"),
+                Deed::Slow => format!("{ip} starts again and waits {SLOW} before each answer"),
+                Deed::Delete => format!("{ip} is deleted"),
+            }
+        }
+        Wish::KillBalancer(number) => format!("kill -9 of balancer {number}"),
+        Wish::StartBalancer(number) => format!("balancer {number} starts again"),
+    }
+}
