@@ -119,9 +119,14 @@ pub(super) async fn stats(stage: &Stage, pod: &str) -> Result<Stats, LabError> {
     let ask = ["pilot-agent", "request", "GET", "stats?format=json"];
     let args = [&["exec", pod, "-c", SIDECAR, "--"][..], &ask].concat();
     let text = stage.kubectl(&args, READ_LIMIT).await?;
-    Stats::parse(&text).map_err(|error| {
+    Stats::parse(answer(&text)).map_err(|error| {
         LabError::Cluster(format!("the statistics of {pod}'s sidecar can't be read: {error}"))
     })
+}
+
+/// Envoy's answer, without the lines before it: pilot-agent may log to the same output.
+fn answer(printed: &str) -> &str {
+    printed.find("{\"stats\"").map_or(printed, |from| &printed[from..])
 }
 
 /// Says in `report` that it was Istio.
@@ -179,6 +184,15 @@ mod tests {
                    (pod must not set spec.hostNetwork=true)";
         assert_eq!(violations(pod), BTreeSet::from(["pod".to_owned()]));
         assert!(violations("Warning: spec.x is deprecated (since 1.2, you must move)").is_empty());
+    }
+
+    #[test]
+    fn an_answer_of_envoy_is_found_behind_what_pilot_agent_logs() {
+        let logged = "2026-11-30T09:22:58.1Z\tinfo\tGET stats {\"a\":1}\n\
+                      {\"stats\":[{\"name\":\"a.update_success\",\"value\":2}]}";
+        let stats = Stats::parse(answer(logged)).expect("an answer");
+        assert_eq!(stats.get("a.update_success"), Some(2));
+        Stats::parse(answer("2026-11-30T09:22:58.1Z\terror\tno Envoy")).expect_err("no answer");
     }
 
     #[test]
