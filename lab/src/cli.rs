@@ -374,11 +374,6 @@ async fn run_on_cluster(arguments: &RunArgs) -> ExitCode {
         );
     }
     let at = &arguments.at;
-    if arguments.control_plane.is_some() {
-        return could_not_run(
-            "expected no --control-plane with --on cluster: there each overlay says who it is",
-        );
-    }
     let plan = match cluster::plan(
         &arguments.examples,
         arguments.all,
