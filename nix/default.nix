@@ -3,19 +3,22 @@
 { pkgs, revision }:
 let
   inherit (pkgs) lib;
-  programs = import ./programs.nix { inherit pkgs; };
+  inherit (import ./programs.nix { inherit pkgs; }) programs tests xtask;
   images = import ./images.nix { inherit pkgs programs revision; };
   scripts = import ./scripts.nix { inherit pkgs images; };
+  app = description: program: {
+    type = "app";
+    program = lib.getExe program;
+    meta = { inherit description; };
+  };
 in
 {
   packages = programs // images;
-  apps = lib.mapAttrs (_: script: {
-    type = "app";
-    program = lib.getExe script;
-    meta = { inherit (script.meta) description; };
-  }) scripts;
+  apps = lib.mapAttrs (_: script: app script.meta.description script) scripts // {
+    lab = app "Run and measure the examples on this machine, or on a cluster" programs.lab;
+  };
   # Building the scripts runs shellcheck on them.
-  checks = programs // scripts // import ./checks.nix { inherit pkgs; };
+  checks = programs // scripts // import ./checks.nix { inherit pkgs tests xtask; };
   devShells.default = import ./shell.nix { inherit pkgs; };
   formatter = pkgs.nixfmt-tree;
 }

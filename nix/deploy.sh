@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What `deploy-example-N` does; nix/scripts.nix puts it, load-image.sh and the example's values
-# (example, overlay, client, server, manifests) into one script. The order is that of a careful
-# person: say where, ask, bring the images, apply, wait, look.
+# (example, overlay, client, server, mesh, manifests) into one script. The order is that of a
+# careful person: say where, ask, bring the images, apply, wait, look.
 
 usage() {
     cat <<END
@@ -38,8 +38,12 @@ ask() {
     [[ $answer == [yY]* ]] || exit 1
 }
 
+has_istio() {
+    kubectl "${where[@]}" get --raw /apis/networking.istio.io >/dev/null 2>&1
+}
+
 main() {
-    local action=apply context namespace='' yes='' where
+    local action=apply context deployment namespace='' yes='' where
     if [[ -n ${DRY_RUN-} ]]; then action=print; fi
     while (($#)); do
         case $1 in
@@ -69,10 +73,17 @@ main() {
         built | kubectl "${where[@]}" delete --ignore-not-found -f -
         return
     fi
+    if [[ $mesh == istio ]] && ! has_istio; then
+        say "example $example needs Istio, and this cluster has none: see \`istioctl install\`;" \
+            "example 3 without it is kustomize/overlays/envoy-dynamic-without-istio"
+        exit 1
+    fi
     ask "Apply it?"
     bring_images "$context"
     built | kubectl "${where[@]}" apply -f -
-    kubectl "${where[@]}" rollout status "deployment/$client" --timeout=180s
+    for deployment in "$server" "$client"; do
+        kubectl "${where[@]}" rollout status "deployment/$deployment" --timeout=180s
+    done
     say "
 what to try, beside this: kubectl scale deployment $server --replicas=4
 and what else: kustomize/overlays/$overlay/README.md; --delete takes it away again

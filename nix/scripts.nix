@@ -9,7 +9,9 @@ let
     envoy-static.client = "greeter-client-with-envoy-static";
     envoy-dynamic.example = 3;
     envoy-dynamic.client = "greeter-client-with-envoy-dynamic";
+    envoy-dynamic.mesh = "istio";
     istio.example = 4;
+    istio.mesh = "istio";
     istio.server = "greeter-server-istio";
     lookaside.example = 5;
     lookaside.client = "greeter-client-lookaside-lb";
@@ -26,12 +28,20 @@ let
       )}
     }
   '';
+  # PROGRAM NAME TAG, a line for each.
+  imageList = lib.concatStringsSep "\n" (
+    lib.mapAttrsToList (
+      attribute: image:
+      "${lib.removeSuffix "-image" attribute} ${baseNameOf image.imageName} ${image.imageTag}"
+    ) images
+  );
   deploy =
     overlay:
     {
       example,
       client ? "greeter-client-${overlay}",
       server ? "greeter-server",
+      mesh ? "",
     }:
     pkgs.writeShellApplication {
       name = "deploy-${overlay}";
@@ -48,6 +58,7 @@ let
         overlay=${overlay}
         client=${client}
         server=${server}
+        mesh=${mesh}
         manifests=${source}/kustomize/overlays/${overlay}
         ${bringImages}
         ${builtins.readFile ./deploy.sh}
@@ -78,6 +89,20 @@ byName
       else
         bring_images "kind-''${KIND_CLUSTER-kind}"
       fi
+    '';
+  };
+  bazel-images = pkgs.writeShellApplication {
+    name = "bazel-images";
+    meta.description = "The same images with the binaries that Bazel builds";
+    runtimeInputs = [
+      pkgs.bazelisk
+      pkgs.kind
+      pkgs.skopeo
+    ];
+    text = ''
+      images='${imageList}'
+      ${builtins.readFile ./load-image.sh}
+      ${builtins.readFile ./pack-bazel.sh}
     '';
   };
 }

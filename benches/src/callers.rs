@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::ValueEnum;
-use evenkeel::ConnectivityState;
+use evenkeel::{ChannelBuilder, ConnectivityState};
 use evenkeel_core::{
     Endpoint, ResolverFactory, ResolverSink, ResolverTask, ResolverUpdate, Target, TargetError,
 };
@@ -199,11 +199,18 @@ fn endpoint(backend: &SocketAddr) -> Result<tonic::transport::Endpoint, String> 
 
 /// An `evenkeel::Channel` that is READY; its other subchannels may still connect.
 pub(crate) async fn evenkeel_channel(backends: &[SocketAddr]) -> Result<evenkeel::Channel, String> {
+    evenkeel_channel_with(backends, |builder| builder).await
+}
+
+/// The same with what `tune` adds.
+pub(crate) async fn evenkeel_channel_with(
+    backends: &[SocketAddr],
+    tune: impl FnOnce(ChannelBuilder) -> ChannelBuilder,
+) -> Result<evenkeel::Channel, String> {
     let endpoints = backends.iter().copied().map(Endpoint::new).collect();
-    let channel = evenkeel::Channel::builder("fixed:///backends")
-        .register_resolver(Arc::new(Fixed(endpoints)))
-        .build()
-        .map_err(|e| e.to_string())?;
+    let builder = evenkeel::Channel::builder("fixed:///backends");
+    let builder = tune(builder.register_resolver(Arc::new(Fixed(endpoints))));
+    let channel = builder.build().map_err(|e| e.to_string())?;
     channel.connect();
     let mut state = channel.state();
     while state != ConnectivityState::Ready {

@@ -16,7 +16,15 @@ use crate::{
 ///
 /// It can't connect, a command is none, or a stream broke.
 pub async fn run(candidate: Candidate, backends: &[SocketAddr]) -> Result<(), String> {
-    let caller = Caller::connect(candidate, backends).await?;
+    serve(Caller::connect(candidate, backends).await?).await
+}
+
+/// Says `ready` and does what it is asked, until the input ends.
+///
+/// # Errors
+///
+/// A command is none, or a stream broke.
+pub async fn serve(caller: Caller) -> Result<(), String> {
     println!("ready");
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await.map_err(|e| e.to_string())? {

@@ -13,6 +13,7 @@ pub mod candidate;
 pub mod clock;
 pub mod floor;
 pub mod memory;
+pub mod overhead;
 pub mod peer;
 pub mod picks;
 pub mod ratios;

@@ -4,9 +4,11 @@
 
 use std::{env, error::Error, path::PathBuf};
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 6] = [
+    "opentelemetry/proto/collector/metrics/v1/metrics_service.proto",
     "opentelemetry/proto/collector/trace/v1/trace_service.proto",
     "opentelemetry/proto/common/v1/common.proto",
+    "opentelemetry/proto/metrics/v1/metrics.proto",
     "opentelemetry/proto/resource/v1/resource.proto",
     "opentelemetry/proto/trace/v1/trace.proto",
 ];

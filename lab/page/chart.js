@@ -51,9 +51,10 @@ const BOTTOM = 24;
 /**
  * Answered calls a second of each backend, stacked, and failed ones on top.
  *
- * `overTime` is the report's own; `marks` are {at, label}, in seconds since its start.
+ * `overTime` is the report's own; `marks` are {at, label}, in seconds since its start. `what` says
+ * it to those who do not see it. On a `live` one the scale's zero is now, and the last slot is whole.
  */
-function stackedCalls(overTime, marks, what) {
+function stackedCalls(overTime, marks, what, live = false) {
   // Drawn in about as many units as it has pixels, so that its words are as large as others.
   const WIDTH = document.documentElement.clientWidth < 576 ? 360 : 760;
   const {slot_s: slot, backends, failed} = overTime;
@@ -62,8 +63,8 @@ function stackedCalls(overTime, marks, what) {
   const layers = backends.map((b, i) => ({name: b.backend, rates: rates(b.calls), colour: i}));
   if (failed.some((n) => n > 0)) layers.push({name: "failed", rates: rates(failed), colour: null});
   const sums = failed.map((_, at) => layers.reduce((sum, layer) => sum + layer.rates[at], 0));
-  // The last slot is seldom whole: it must not make the others small.
-  const most = Math.max(1, ...sums.slice(0, Math.max(1, sums.length - 1)));
+  // A run's last slot is seldom whole: it must not make the others small.
+  const most = Math.max(1, ...sums.slice(0, live ? sums.length : Math.max(1, sums.length - 1)));
   const gap = step(most);
   const top = Math.ceil(most / gap) * gap;
   const x = (seconds) => LEFT + (seconds / length) * (WIDTH - LEFT - RIGHT);
@@ -80,12 +81,12 @@ function stackedCalls(overTime, marks, what) {
   }
   const wide = step(length);
   for (let at = 0; at <= length + 1e-9; at += wide) {
-    svg.append(s("text", {class: "tick", x: x(at), y: HEIGHT - 7, "text-anchor": "middle"}, number(at, wide < 1 ? 1 : 0)));
+    const last = at + wide > length + 1e-9;
+    const text = number(live ? at - length : at, wide < 1 ? 1 : 0);
+    const edge = x(at) > WIDTH - RIGHT - 12;
+    svg.append(s("text", {class: "tick", x: edge ? WIDTH : x(at), y: HEIGHT - 7, "text-anchor": edge ? "end" : "middle"}, last ? `${text} s` : text));
   }
-  svg.append(
-    s("text", {class: "unit", x: 0, y: 12}, "calls/s"),
-    s("text", {class: "unit", x: WIDTH - RIGHT, y: HEIGHT - 7, "text-anchor": "end"}, "s"),
-  );
+  svg.append(s("text", {class: "tick", x: 0, y: 12}, "calls/s"));
 
   const floor = failed.map(() => 0);
   for (const layer of layers) {

@@ -29,6 +29,8 @@ function table(caption, columns, rows) {
       h("table", {}, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, lines)))];
 }
 
+// The phase in which nothing happens, as the document's `score` chooses it.
+const QUIET = ["steady", "round_robin"];
 const ROLES = ["client", "sidecar", "server sidecars", "balancer", "greeters"];
 
 function scorecard() {
@@ -46,7 +48,7 @@ function scorecard() {
     table("All examples side by side", columns, rows),
     h("p", {class: "note"}, "Shares and latencies are of the phase in which nothing happens; phases run side by side, so compare latencies by what was measured, not by this table. Failed calls include those that the lab's faults caused: each example's checks say how many may fail."));
   const costs = run.examples
-    .map((e) => [e, e.phases.find((phase) => phase.name === "steady")])
+    .map((e) => [e, e.phases.find((phase) => QUIET.includes(phase.name))])
     .filter(([, phase]) => phase && Object.keys(phase.processes).length > 0);
   if (costs.length === 0) return section;
   const roles = [...ROLES, "istiod"].filter((role) => costs.some(([, phase]) => phase.processes[role]));
@@ -58,14 +60,21 @@ function scorecard() {
 
 /** What `lab bench` measured, when it was given. */
 function measured() {
-  const spread = (of) => of === null || of === undefined ? "–" : `${number(of.median, 3)} (${number(of.min, 3)} to ${number(of.max, 3)})`;
-  const loads = bench.loads.map((load) => table(
-    `${number(load.calls_per_s, 0)} calls a second, ${load.why}: median of ${bench.rounds} rounds (least to greatest)`,
-    ["way", "p50 ms", "p99 ms", "p50 beyond direct", "p99 beyond direct", ...ROLES.map((role) => `${role}, CPU ms for 1,000 calls`)],
-    load.ways.map((way) => [way.way, spread(way.p50_ms), spread(way.p99_ms), spread(way.added_p50_ms), spread(way.added_p99_ms),
-      ...ROLES.map((role) => spread(way.processes[role]?.cpu_ms_per_1000_calls))])));
+  const spread = (of, digits) => of === null || of === undefined ? "–"
+    : `${number(of.median, digits)} (${number(of.least, digits)} to ${number(of.greatest, digits)})`;
+  const cpu = (of) => of === undefined ? "none" : spread(of.cpu_ms_per_1000_calls, 0);
+  const loads = bench.loads.map((load) => {
+    const roles = ROLES.filter((role) => load.ways.some((way) => way.processes[role]));
+    const under = `${number(load.calls_per_s, 0)} calls a second (${load.why})`;
+    return [
+      table(`${under}: latency, ms`, ["way", "p50", "p99", "p50 beyond direct", "p99 beyond direct"],
+        load.ways.map((way) => [way.way, spread(way.p50_ms), spread(way.p99_ms), spread(way.added_p50_ms), spread(way.added_p99_ms)])),
+      table(`${under}: CPU of each role for 1,000 calls, ms`, ["way", ...roles],
+        load.ways.map((way) => [way.way, ...roles.map((role) => cpu(way.processes[role]))])),
+    ];
+  });
   return h("section", {id: "measured"}, h("h2", {}, "Measured"),
-    h("p", {class: "note"}, "By lab bench: all ways in one run, in turn, under the same load."), loads);
+    h("p", {class: "note"}, `By lab bench: all ways in one run, in turn, under the same load. Medians of ${bench.rounds} rounds, with the least and the greatest.`), loads);
 }
 
 function example(e) {
@@ -94,7 +103,7 @@ function phaseOf(e, phase) {
       h("li", {}, h("span", {class: "dim"}, `${m.at === null ? "" : `${m.at < 0 ? "before: " : ""}${number(Math.abs(m.at), 2)} s`} `), m.what))));
   }
   if (phase.client.calls > 0) body.push(latencies(phase.client));
-  body.push(checks(phase.checks), ...distributions(phase), ...phase.timelines.map(timeline), how(phase));
+  body.push(checks(phase.checks), ...distributions(phase), ...phase.timelines.map(timeline), spans(phase), how(phase));
   return h("details", {class: "phase", open: all && e.phases.length > 3 && phase !== e.phases[0] ? null : ""},
     h("summary", {}, h("strong", {}, phase.name), ` ${phase.what} `, badge(all, `${held} of ${phase.checks.length}`)), body);
 }
@@ -131,6 +140,38 @@ function timeline(line) {
   return h("details", {class: "timeline"}, h("summary", {}, line.title),
     table(line.title, ["event", "at s", "waited s", "for"],
       line.steps.map((at) => [at.event, at.at_s === null ? "not seen" : number(at.at_s, 3), number(at.wait_s, 3), at.cause])));
+}
+
+/** What the spans say, without a word of the client's own counts. */
+function spans(phase) {
+  const of = phase.spans;
+  if (!of) return [];
+  const {started_unix_s: from, slot_s, rows, fail} = of.over_time;
+  const overTime = {slot_s, backends: rows, failed: fail};
+  const marks = phase.marks.map((mark, index) => ({at: mark.unix_s - from, label: index + 1}));
+  const cells = [["calls", of.calls], ["first attempts", of.attempts.first], ["retries", of.attempts.retries],
+    ["transparent retries", of.attempts.transparent], ["waited for a pick", of.queued.attempts], ["spans", of.received]];
+  const chart = fail.length === 0 ? [] : [
+    stackedCalls(overTime, marks, `${phase.name}: calls a second that reached each backend, by its spans`), legend(overTime)];
+  return h("details", {class: "spans"}, h("summary", {}, `What ${number(of.received, 0)} spans say`), chart,
+    h("dl", {class: "figures"}, cells.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, number(value, 0))))),
+    waterfall("The call that took the median time", of.trace_example), waterfall("A call that failed", of.trace_failed));
+}
+
+/** One trace: who had the call, from when to when. */
+function waterfall(title, trace) {
+  if (!trace) return [];
+  const all = Math.max(1e-9, ...trace.spans.map((span) => span.start_ms + span.wall_ms));
+  const part = (ms) => `${((Math.max(0, ms) / all) * 100).toFixed(2)}%`;
+  const rows = trace.spans.map((span) => {
+    const words = [...Object.entries(span.attributes).map(([name, value]) => `${name} ${value}`),
+      ...span.events.map((event) => `${event.event} at ${number(event.at_ms)} ms`)];
+    return h("li", {class: span.status === "OK" ? "good" : "bad"},
+      h("div", {class: "span-name", style: `padding-left: ${span.depth * 0.9}rem`}, h("strong", {}, `${span.process} ${span.instance}`), ` ${span.span}`),
+      h("div", {class: "span-line"}, h("span", {class: "span-bar", style: `margin-left: ${part(span.start_ms)}; width: ${part(span.wall_ms)}`})),
+      h("div", {class: "dim"}, [`${number(span.start_ms)} to ${number(span.start_ms + span.wall_ms)} ms, ${span.status}`, ...words].join("; ")));
+  });
+  return [h("p", {class: "caption"}, `${title}: ${number(trace.wall_ms)} ms, trace ${trace.trace_id}`), h("ol", {class: "trace"}, rows)];
 }
 
 function how(phase) {

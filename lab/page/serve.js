@@ -10,6 +10,7 @@ const at = (id) => document.getElementById(id);
 let state = null;
 let ticks = [];
 let marks = [];
+let marked = 0;
 /** In the order in which they were first seen, so that a colour stays a backend's own. */
 let names = [];
 
@@ -43,6 +44,7 @@ function show(next) {
   if (state && state.example !== next.example) {
     ticks = [];
     marks = [];
+    marked = 0;
     names = [];
     at("log").replaceChildren();
     trouble("");
@@ -156,8 +158,8 @@ function tick(one) {
     backends: names.map((name) => ({backend: name, calls: line((t) => t.by_backend[name] || 0)})),
     failed: line((t) => t.fail),
   };
-  const dots = marks.map((m, index) => ({at: m.unix_s - from, label: index + 1}));
-  at("chart").replaceChildren(stackedCalls(overTime, dots, "answered calls a second of each backend, the last minute"));
+  const dots = marks.map((m) => ({at: m.unix_s - from, label: m.number}));
+  at("chart").replaceChildren(stackedCalls(overTime, dots, "answered calls a second of each backend, the last minute", true));
   at("legend").replaceChildren(legend(overTime));
   const calls = Object.values(one.by_backend).reduce((a, b) => a + b, 0);
   const figures = [["calls/s", number(calls / SLOT_S, 0)], ["failed/s", number(one.fail / SLOT_S, 0)],
@@ -171,14 +173,15 @@ function tick(one) {
 }
 
 function mark(one) {
-  marks.push(one);
+  marked += 1;
+  marks.push({...one, number: marked});
   trouble("");
-  log(one.unix_s, one.what);
+  log(one.unix_s, one.what, h("span", {class: "mark-chip"}, String(marked)));
 }
 
-function log(unix_s, what) {
+function log(unix_s, what, chip = null) {
   const time = new Date(unix_s * 1000).toISOString().slice(11, 19);
-  at("log").prepend(h("li", {}, h("span", {class: "dim"}, `${time} `), what));
+  at("log").prepend(h("li", {}, h("span", {class: "dim"}, `${time} `), chip, what));
   while (at("log").children.length > 60) at("log").lastChild.remove();
 }
 

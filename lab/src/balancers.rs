@@ -21,6 +21,7 @@ use crate::{
     run::Run,
     service::{Service, Starting},
     slices::Slices,
+    spans::{self, Spans},
 };
 
 /// The port of grpclb, and of its status page.
@@ -39,6 +40,8 @@ pub(crate) struct Balancers {
     kubeconfig: String,
     config: PathBuf,
     running: BTreeMap<u8, Service>,
+    /// Where their spans go.
+    spans: Option<Arc<Spans>>,
 }
 
 /// A balancer's status page, as far as the lab reads it.
@@ -82,9 +85,14 @@ impl Balancers {
         let config = run.path(&format!("{phase}-grpclb.yaml"));
         let (kubeconfig, phase) = (slices.kubeconfig(), phase.to_owned());
         let running = BTreeMap::new();
-        let balancers = Self { run, phase, block, kubeconfig, config, running };
+        let balancers = Self { run, phase, block, kubeconfig, config, running, spans: None };
         balancers.configure(rules)?;
         Ok(balancers)
+    }
+
+    /// Has each that is started from now on trace its streams.
+    pub(crate) fn trace_to(&mut self, spans: Option<Arc<Spans>>) {
+        self.spans = spans;
     }
 
     /// Writes the configuration anew, with `rules`; those that run follow it within about a second.
@@ -124,6 +132,8 @@ impl Balancers {
                     .env("GRPCLB_CLIENT_STATS_INTERVAL", REPORT_INTERVAL)
                     .env("GRPCLB_DRAIN_DELAY", "0s");
                 let name = format!("{}-balancer-{number}", self.phase);
+                let traced = self.spans.iter();
+                command.envs(traced.flat_map(|spans| spans.env(spans::BALANCER, &name)));
                 Starting::spawn(&self.run, name, command).map(|starting| (*number, starting))
             })
             .collect();

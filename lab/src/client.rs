@@ -1,10 +1,9 @@
-//! The client as a child process: its flags, its events while it runs, its report at the end.
-//!
-//! Everything that a check judges comes from here, so the report is read strictly: a key that is
-//! missing is an error with the key's name, never a zero.
+//! The client as a child process: it is started with its flags, its events are waited for while it
+//! runs, and its report is read at the end. What it says is in `said`.
+
+mod said;
 
 use std::{
-    collections::BTreeMap,
     path::PathBuf,
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
@@ -12,7 +11,6 @@ use std::{
 };
 
 use rustix::process::Signal;
-use serde::{Deserialize, Serialize};
 use tokio::{
     fs::File,
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -21,10 +19,18 @@ use tokio::{
 };
 
 use crate::{
-    costs::{Cost, Costs},
+    costs::Costs,
     error::LabError,
     process::Process,
     run::{Run, tail},
+    spans::{self, Spans},
+};
+
+#[cfg(test)]
+pub(crate) use said::Attempts;
+pub(crate) use said::{
+    Answered, BackendFigures, Event, Failure, Latency, Report, Slot, SpanCounts, What, all_ready,
+    first, is_ready,
 };
 
 /// Later events are counted in no list; a run of the lab has some hundreds.
@@ -34,183 +40,6 @@ const FEED_LEN_MAX: usize = 256;
 /// From SIGTERM to the report: the calls in flight have at most their deadline of 5 s.
 const STOP_LIMIT_S: u64 = 10;
 
-/// The client's JSON report (services/client/README.md).
-#[derive(Clone, Debug, Default, Deserialize)]
-pub(crate) struct Report {
-    pub(crate) started_unix_s: f64,
-    pub(crate) wall_s: f64,
-    pub(crate) calls: u64,
-    pub(crate) ok: u64,
-    pub(crate) fail: u64,
-    pub(crate) shed: u64,
-    pub(crate) rate: f64,
-    pub(crate) by_backend: BTreeMap<String, BackendFigures>,
-    pub(crate) by_code: BTreeMap<String, u64>,
-    pub(crate) latency_ms: Latency,
-    pub(crate) streams_open_at_eof: BTreeMap<String, u64>,
-    pub(crate) transparent_retries: u64,
-    /// With `grpclb` only.
-    #[serde(default)]
-    pub(crate) attempts: Option<Attempts>,
-    pub(crate) failures: Vec<Failure>,
-    #[serde(default)]
-    pub(crate) failures_omitted: u64,
-    /// The length of a slot, when there are any.
-    #[serde(default)]
-    pub(crate) slot_s: Option<f64>,
-    #[serde(default)]
-    pub(crate) slots: Vec<Slot>,
-    pub(crate) cpu_s: f64,
-    pub(crate) rss_max_kib: Option<u64>,
-    /// What the processes of its phase cost while it ran, by role; the lab adds it.
-    #[serde(skip)]
-    pub(crate) costs: BTreeMap<&'static str, Cost>,
-}
-
-impl Report {
-    /// From `since` to the end of the last call that failed; 0 when none failed after it.
-    pub(crate) fn failed_until_s(&self, since: f64) -> f64 {
-        let ends = self.failures.iter().map(|failure| failure.end_unix_s - since);
-        ends.fold(0.0, f64::max)
-    }
-}
-
-impl Report {
-    /// Adds what another client counted in the same time. Latencies are of one client: `None`.
-    pub(crate) fn add(&mut self, other: &Self) {
-        if self.calls == 0 {
-            self.started_unix_s = other.started_unix_s;
-        }
-        self.wall_s = self.wall_s.max(other.wall_s);
-        self.calls += other.calls;
-        self.ok += other.ok;
-        self.fail += other.fail;
-        self.shed += other.shed;
-        self.rate += other.rate;
-        self.cpu_s += other.cpu_s;
-        self.transparent_retries += other.transparent_retries;
-        self.failures.extend_from_slice(&other.failures);
-        self.failures_omitted += other.failures_omitted;
-        for (code, count) in &other.by_code {
-            *self.by_code.entry(code.clone()).or_default() += count;
-        }
-        for (backend, figures) in &other.by_backend {
-            self.by_backend.entry(backend.clone()).or_default().calls += figures.calls;
-        }
-        for figures in self.by_backend.values_mut() {
-            figures.share = figures.calls as f64 / self.ok.max(1) as f64;
-        }
-    }
-}
-
-/// What the balancer's sums have to be.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub(crate) struct Attempts {
-    pub(crate) started: u64,
-    pub(crate) finished: u64,
-    pub(crate) failed_to_send: u64,
-    pub(crate) known_received: u64,
-    pub(crate) drops: BTreeMap<String, u64>,
-}
-
-/// What one backend answered; latencies are from the intended start.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub(crate) struct BackendFigures {
-    pub(crate) calls: u64,
-    pub(crate) share: f64,
-    pub(crate) p50_ms: Option<f64>,
-    pub(crate) p99_ms: Option<f64>,
-    pub(crate) max_ms: Option<f64>,
-    pub(crate) last_unix_s: f64,
-}
-
-/// Latency of the calls that were answered, from their intended start; `None` without any.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(crate) struct Latency {
-    pub(crate) p50: Option<f64>,
-    pub(crate) p90: Option<f64>,
-    pub(crate) p99: Option<f64>,
-    pub(crate) max: Option<f64>,
-    pub(crate) mean: Option<f64>,
-}
-
-/// One call that failed.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Failure {
-    pub(crate) start_unix_s: f64,
-    pub(crate) end_unix_s: f64,
-    pub(crate) code: String,
-    pub(crate) message: String,
-}
-
-/// Answers within one slot of time that starts at `unix_s`.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub(crate) struct Slot {
-    pub(crate) unix_s: f64,
-    pub(crate) by_backend: BTreeMap<String, u64>,
-    #[serde(default)]
-    pub(crate) fail: u64,
-}
-
-/// One line of `client --events`.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Event {
-    pub(crate) unix_s: f64,
-    #[serde(flatten)]
-    pub(crate) what: What,
-}
-
-/// The events that the lab looks at.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub(crate) enum What {
-    ResolverUpdate {
-        addresses: Vec<String>,
-    },
-    Subchannel {
-        address: String,
-        state: String,
-    },
-    Draining {
-        address: String,
-    },
-    Disconnected {
-        address: String,
-        reason: String,
-    },
-    FirstCall {
-        backend: String,
-    },
-    /// One of these happened.
-    Balancer {
-        connected: Option<String>,
-        lost: Option<String>,
-        list: Option<List>,
-        fallback: Option<String>,
-    },
-    /// What `--live` asks for.
-    Answered(Answered),
-    #[serde(other)]
-    Other,
-}
-
-/// What the client has got so far; its latencies are those since it was told before.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-pub(crate) struct Answered {
-    pub(crate) by_backend: BTreeMap<String, u64>,
-    pub(crate) fail: u64,
-    pub(crate) p50_ms: Option<f64>,
-    pub(crate) p99_ms: Option<f64>,
-}
-
-/// A balancer's list.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-pub(crate) struct List {
-    pub(crate) servers: usize,
-    pub(crate) drops: usize,
-}
-
 /// A client that runs; dropping it kills it.
 pub(crate) struct Client {
     name: String,
@@ -218,6 +47,8 @@ pub(crate) struct Client {
     events: Arc<Events>,
     report: PathBuf,
     log: PathBuf,
+    /// Where its spans go.
+    spans: Option<Arc<Spans>>,
     costs: Costs,
 }
 
@@ -255,6 +86,7 @@ impl Client {
         name: &str,
         flags: &[String],
         env: &[(&'static str, String)],
+        spans: Option<&Arc<Spans>>,
     ) -> Result<Self, LabError> {
         let report = run.path(&format!("{name}.json"));
         let log = run.path(&format!("{name}.log"));
@@ -266,8 +98,10 @@ impl Client {
         let mut command = run.command("client");
         command.args(["--output", "json", "--quiet", "--events"]).args(flags);
         command.envs(env.iter().map(|(name, value)| (name, value)));
+        command.envs(spans.into_iter().flat_map(|spans| spans.env(spans::CLIENT, name)));
         command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
-        let costs = Costs::begin(run.nursery(), name.strip_suffix("client").unwrap_or(name));
+        let costs =
+            Costs::begin(run.nursery(), name.rfind("client").map_or(name, |at| &name[..at]));
         let spawned = run
             .nursery()
             .spawn(name, &mut command)
@@ -276,7 +110,8 @@ impl Client {
         if let Some(stderr) = spawned.stderr {
             tokio::spawn(read_events(stderr, tee, Arc::clone(&events)));
         }
-        Ok(Self { name: name.to_owned(), process: spawned.process, events, report, log, costs })
+        let (name, process, spans) = (name.to_owned(), spawned.process, spans.cloned());
+        Ok(Self { name, process, events, report, log, spans, costs })
     }
 
     /// Runs a client that prints text to its end and returns its lines.
@@ -386,7 +221,7 @@ impl Client {
     }
 
     async fn finish(self, limit: Duration, signal: &'static str) -> Result<Finished, LabError> {
-        let Self { name, process, events, report, log, costs } = self;
+        let Self { name, process, events, report, log, spans, costs } = self;
         let Some(status) = process.exited(limit).await else {
             let (limit_s, log) = (limit.as_secs(), tail(&log));
             return Err(LabError::Lingers { name, limit_s, signal, log });
@@ -398,12 +233,16 @@ impl Client {
         let costs = costs.end();
         let text = std::fs::read(&report)
             .map_err(LabError::io(format!("can't read {}", report.display())))?;
-        let read: Report = serde_json::from_slice(&text).map_err(|source| LabError::Report {
-            name,
-            path: report,
-            source,
-            log: tail(&log),
-        })?;
+        let read: Report = match serde_json::from_slice(&text) {
+            Ok(read) => read,
+            Err(source) => {
+                let (path, log) = (report, tail(&log));
+                return Err(LabError::Report { name, path, source, log });
+            }
+        };
+        if let Some(spans) = spans {
+            spans.told(&name, &read).await;
+        }
         let events = events.lock().clone();
         Ok(Finished { report: Report { costs, ..read }, events })
     }
@@ -441,52 +280,4 @@ async fn read_events(stderr: ChildStderr, mut tee: File, events: Arc<Events>) {
         tee.write_all(format!("{line}\n").as_bytes()).await.ok();
     }
     tee.flush().await.ok();
-}
-
-/// Whether each of `addresses` has become READY in `events`.
-pub(crate) fn all_ready(events: &[Event], addresses: &[String]) -> bool {
-    addresses.iter().all(|address| first(events, 0.0, |what| is_ready(what, address)).is_some())
-}
-
-/// Whether `what` says that the subchannel of `address` is READY.
-pub(crate) fn is_ready(what: &What, address: &str) -> bool {
-    matches!(what, What::Subchannel { address: at, state } if at == address && state == "READY")
-}
-
-/// When the first event at or after `since` that `wanted` accepts happened.
-pub(crate) fn first(events: &[Event], since: f64, wanted: impl Fn(&What) -> bool) -> Option<f64> {
-    events
-        .iter()
-        .find(|event| event.unix_s >= since && wanted(&event.what))
-        .map(|event| event.unix_s)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_events_and_ignores_those_it_does_not_know() {
-        let lines = [
-            r#"{"unix_s":1.5,"event":"resolver_update","addresses":["127.0.0.2:8000"]}"#,
-            r#"{"unix_s":2.5,"event":"subchannel","address":"127.0.0.2:8000","state":"READY"}"#,
-            r#"{"unix_s":3.5,"event":"first_call","backend":"127.0.0.2"}"#,
-            r#"{"unix_s":3.6,"event":"disconnected","address":"127.0.0.2:8000","reason":"EOF",
-               "streams_open":4}"#,
-            r#"{"unix_s":4.5,"event":"some_future_event","colour":"green"}"#,
-        ];
-        let events: Vec<Event> =
-            lines.iter().map(|line| serde_json::from_str(line).expect(line)).collect();
-        assert!(all_ready(&events, &["127.0.0.2:8000".to_owned()]));
-        assert!(!all_ready(&events, &["127.0.0.3:8000".to_owned()]));
-        assert_eq!(first(&events, 0.0, |what| matches!(what, What::FirstCall { .. })), Some(3.5));
-        assert_eq!(first(&events, 3.6, |what| matches!(what, What::FirstCall { .. })), None);
-        assert_eq!(events[4].what, What::Other);
-    }
-
-    #[test]
-    fn a_report_without_its_counters_is_an_error_that_names_the_key() {
-        let error = serde_json::from_str::<Report>(r#"{"calls": 3}"#).expect_err("incomplete");
-        assert!(error.to_string().contains("missing field"), "{error}");
-    }
 }

@@ -17,6 +17,7 @@ use crate::{
     fronts::Fronts,
     run::Run,
     service::{Service, Starting},
+    spans::{self, Spans},
 };
 
 /// The backends of a phase by their number in the block (127.x.y.N).
@@ -30,6 +31,8 @@ pub(crate) struct Fleet {
     backends: BTreeMap<u8, Service>,
     /// Of a mesh: what listens at the pods' addresses instead of the applications.
     fronts: Option<Fronts>,
+    /// Where their spans go.
+    spans: Option<Arc<Spans>>,
 }
 
 impl Fleet {
@@ -45,7 +48,13 @@ impl Fleet {
         let settings =
             lab.iter().chain(settings).map(|(name, value)| (*name, (*value).to_owned())).collect();
         let (own, backends) = (BTreeMap::new(), BTreeMap::new());
-        Self { run, phase: phase.to_owned(), block, settings, own, backends, fronts: None }
+        let (phase, fronts, spans) = (phase.to_owned(), None, None);
+        Self { run, phase, block, settings, own, backends, fronts, spans }
+    }
+
+    /// Has each backend that is started from now on trace its calls.
+    pub(crate) fn trace_to(&mut self, spans: Option<Arc<Spans>>) {
+        self.spans = spans;
     }
 
     /// Puts an Envoy before each backend that is started from now on; the backend itself listens
@@ -133,9 +142,10 @@ impl Fleet {
         command.envs(self.settings.iter().map(|(key, value)| (key, value)));
         let own = self.own.get(&host).into_iter().flatten();
         command.envs(own.map(|(key, value)| (key, value)));
-        command
-            .env("GREETER_LISTEN", self.application(host).to_string())
-            .env("MY_POD_IP", address.ip().to_string());
+        let traced = self.spans.iter();
+        let name = address.ip().to_string();
+        command.envs(traced.flat_map(|spans| spans.env(spans::GREETER, &name)));
+        command.env("GREETER_LISTEN", self.application(host).to_string()).env("MY_POD_IP", name);
         Starting::spawn(&self.run, format!("{}-{}", self.phase, address.ip()), command)
     }
 
@@ -154,6 +164,9 @@ impl Fleet {
         // A pod that is told to end ends its application first.
         if let (Some(fronts), true) = (&self.fronts, signal != Signal::TERM) {
             fronts.signal(host, signal);
+        }
+        if let (Some(spans), true) = (&self.spans, signal == Signal::KILL) {
+            spans.killed(self.address(host).ip().to_string());
         }
         let sent = self.backends.get(&host).is_some_and(|backend| backend.signal(signal));
         if sent {

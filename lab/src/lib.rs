@@ -38,6 +38,7 @@ mod run;
 mod serve;
 mod service;
 mod slices;
+mod spans;
 mod stage;
 mod unharmed;
 mod usage;

@@ -25,6 +25,7 @@ use crate::{
     progress::Progress,
     reexec::{EXEC, PARENT_ENV},
     report::{ExampleReport, Mark, PhaseReport, RunReport, SCHEMA},
+    spans::{self, Spans},
 };
 
 #[cfg(test)]
@@ -49,6 +50,7 @@ pub(crate) struct Run {
     nursery: Nursery,
     progress: Progress,
     settings: Settings,
+    spans: spans::Book,
     /// What was said of each phase that is not reported yet.
     marks: Mutex<BTreeMap<String, Vec<Mark>>>,
 }
@@ -68,6 +70,8 @@ pub(crate) struct Settings {
     pub(crate) istiod: Option<istiod::Found>,
     /// Where greeter, client and grpclb are, when the lab is not to be them itself.
     pub(crate) programs: Option<PathBuf>,
+    /// Every process of a phase traces its calls.
+    pub(crate) traced: bool,
 }
 
 impl Run {
@@ -79,8 +83,8 @@ impl Run {
     pub(crate) fn new(settings: Settings) -> Result<Self, LabError> {
         let exe = std::env::current_exe().map_err(LabError::io("can't find this program"))?;
         let (folder, nursery) = (Folder::make(settings.keep)?, Nursery::new());
-        let (progress, marks) = (Progress::start(), Mutex::default());
-        Ok(Self { exe, folder, nursery, progress, settings, marks })
+        let (progress, spans) = (Progress::start(), spans::Book::default());
+        Ok(Self { exe, folder, nursery, progress, settings, spans, marks: Mutex::default() })
     }
 
     /// Says what happens in `phase`, and keeps it for the phase's report.
@@ -141,6 +145,20 @@ impl Run {
     /// istiod, where it is the control plane of example 4.
     pub(crate) fn istiod(&self) -> Option<&istiod::Found> {
         self.settings.istiod.as_ref()
+    }
+
+    /// A receiver for the spans of `phase`, if it is traced.
+    ///
+    /// # Errors
+    ///
+    /// When it can't listen.
+    pub(crate) async fn trace(&self, phase: &str) -> Result<Option<Arc<Spans>>, LabError> {
+        if self.settings.traced { self.spans.open(phase).await } else { Ok(None) }
+    }
+
+    /// The receivers.
+    pub(crate) fn spans(&self) -> &spans::Book {
+        &self.spans
     }
 
     /// Where child processes are started.
@@ -247,6 +265,7 @@ pub(crate) async fn play(
             let name = format!("{}/{}", chosen[example].0.name, phase.name);
             run.progress().say(&name, phase.what);
             let play = (phase.play)(Arc::clone(run), name.clone());
+            let play = spans::judged(Arc::clone(run), name.clone(), play);
             let (run, of) = (Arc::clone(run), name.clone());
             let task = playing.spawn(async move {
                 let mut played = play.await;

@@ -17,6 +17,7 @@ use crate::{
     istiod::Files,
     run::Run,
     slices::{SERVICE, Slices},
+    spans::Spans,
 };
 
 /// How long a client may take to have a READY subchannel to every backend.
@@ -33,6 +34,8 @@ pub(crate) struct Stage {
     pub(crate) slices: Option<Slices>,
     /// Of a phase whose control plane follows files.
     pub(crate) files: Option<Arc<Files>>,
+    /// Where all processes of a phase that is traced send their spans.
+    pub(crate) spans: Option<Arc<Spans>>,
     published: Vec<u8>,
     /// Deleted and not gone yet: their slice says so.
     terminating: Vec<u8>,
@@ -54,7 +57,9 @@ impl Stage {
     ) -> Result<Self, LabError> {
         let block = Arc::new(Block::claim()?);
         let dns = Dns::start(block.dns_ip()).await?;
-        let fleet = Fleet::new(Arc::clone(&run), phase, Arc::clone(&block), settings);
+        let spans = run.trace(phase).await?;
+        let mut fleet = Fleet::new(Arc::clone(&run), phase, Arc::clone(&block), settings);
+        fleet.trace_to(spans.clone());
         let phase = phase.to_owned();
         Ok(Self {
             run,
@@ -64,6 +69,7 @@ impl Stage {
             fleet,
             slices: None,
             files: None,
+            spans,
             published: Vec::new(),
             terminating: Vec::new(),
             client_env: Vec::new(),
@@ -135,6 +141,15 @@ impl Stage {
         self.published.extend(new);
         self.terminating.retain(|host| !new.contains(host));
         self.terminating.extend(old);
+        let at = self.tell().await;
+        if let Some(spans) = &self.spans {
+            spans.published(&self.fleet.names(new), at);
+        }
+        at
+    }
+
+    /// Tells whoever knows the endpoints, and returns when.
+    async fn tell(&self) -> f64 {
         if let Some(files) = &self.files {
             return files.publish(&self.fleet.ips(&self.published));
         }
@@ -183,7 +198,8 @@ impl Stage {
         let slots = if flags.contains(&"--slots") { &[][..] } else { &["--slots", "100ms"] };
         let flags = self.flags(&[flags, slots].concat());
         let name = format!("{}-{name}", self.phase);
-        Client::start(&self.run, &name, &flags, &self.client_env).await
+        let spans = self.spans.as_ref();
+        Client::start(&self.run, &name, &flags, &self.client_env, spans).await
     }
 
     /// Starts a client and waits until it has a READY subchannel to each of `hosts`, or to the

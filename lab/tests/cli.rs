@@ -55,7 +55,7 @@ fn bad_usage_is_exit_2_and_help_is_exit_0() {
     let help = lab(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
     let help = text(&help.stdout);
-    for command in ["bench", "doctor", "explain", "list", "run"] {
+    for command in ["bench", "doctor", "explain", "list", "report", "run", "serve"] {
         assert!(help.contains(command), "{help}");
     }
 }

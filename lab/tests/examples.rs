@@ -49,6 +49,23 @@ fn round_robin_gives_each_backend_its_third() {
     let rows = example["phases"][0]["distributions"][0]["rows"].as_array().expect("rows");
     assert_eq!(rows.len(), 3, "{rows:#?}");
     assert_eq!(example["holds"], true);
+    let spans = &example["phases"][0]["spans"];
+    assert_eq!(spans["calls"], 3500, "{spans:#}");
+    // What each backend got by its own spans is what the client counts for it.
+    let counted = |list: &serde_json::Value| -> Vec<(String, u64)> {
+        let list = list.as_array().expect("a list").iter();
+        list.map(|of| (of["backend"].to_string(), of["calls"].as_u64().unwrap())).collect()
+    };
+    let of_client = &example["phases"][0]["distributions"][0]["rows"];
+    assert_eq!(counted(&spans["backends"]), counted(of_client));
+}
+
+#[test]
+fn a_run_that_is_not_traced_says_nothing_of_spans() {
+    let document = run("untraced", &["baseline", "--phase", "pick_first", "--without-spans"]);
+    let phase = &document["examples"][0]["phases"][0];
+    assert_eq!(phase["spans"], serde_json::Value::Null);
+    assert_eq!(phase["checks"].as_array().map(Vec::len), Some(1), "{phase:#}");
 }
 
 /// What `lab doctor` says of `id`.
@@ -92,6 +109,9 @@ fn a_sidecar_takes_exact_turns_and_is_given_nothing_deprecated() {
     // Envoy counted the lines of the original client too.
     assert_eq!(phase["figures"]["envoy_calls"], (calls.iter().sum::<u64>() + 6) as f64);
     assert_eq!(example["holds"], true);
+    let trace = phase["spans"]["trace_example"]["spans"].as_array().expect("one trace");
+    let processes: Vec<_> = trace.iter().filter_map(|span| span["process"].as_str()).collect();
+    assert_eq!(processes, ["client", "client", "envoy-egress", "envoy-egress", "greeter"]);
 }
 
 #[test]

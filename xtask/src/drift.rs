@@ -13,6 +13,7 @@ mod cargo;
 mod crates;
 mod examples;
 mod images;
+mod metrics;
 mod nix;
 mod ports;
 mod settings;
@@ -24,7 +25,7 @@ mod yaml;
 type Rule = fn(&Project<'_>, &mut Vec<Finding>) -> Result<(), String>;
 
 /// All rules with the names that their findings carry.
-const RULES: [(&str, Rule); 13] = [
+const RULES: [(&str, Rule); 14] = [
     ("dependencies", crates::dependencies),
     ("environment", settings::environment),
     ("examples", examples::examples),
@@ -32,6 +33,7 @@ const RULES: [(&str, Rule); 13] = [
     ("images", images::images),
     ("labels", crates::labels),
     ("members", crates::members),
+    ("metrics", metrics::metrics),
     ("nix-files", nix::files),
     ("ports", ports::ports),
     ("programs", crates::programs_of_nix),

@@ -17,6 +17,8 @@ const SKIPPED: [&str; 3] = [".git", "node_modules", "target"];
 pub struct Tree {
     texts: BTreeMap<String, String>,
     sources: BTreeMap<String, Source>,
+    /// What is no text: pictures, which a page may show.
+    others: BTreeSet<String>,
 }
 
 impl Tree {
@@ -30,9 +32,9 @@ impl Tree {
             let shown = root.display();
             return Err(format!("{shown}: expected the repository's root; found no Cargo.toml"));
         }
-        let mut texts = Vec::new();
-        read_folder(root, "", &mut texts)?;
-        Ok(Self::from_texts(texts))
+        let (mut texts, mut others) = (Vec::new(), BTreeSet::new());
+        read_folder(root, "", &mut texts, &mut others)?;
+        Ok(Self { others, ..Self::from_texts(texts) })
     }
 
     /// A tree of these files.
@@ -49,7 +51,7 @@ impl Tree {
         let sources = rust()
             .map(|(path, text)| (path.clone(), Source::parse(text, is_test(path, &test_modules))))
             .collect();
-        Self { texts, sources }
+        Self { texts, sources, others: BTreeSet::new() }
     }
 
     /// All text files with their paths.
@@ -72,6 +74,7 @@ impl Tree {
         let below = format!("{path}/");
         path.is_empty()
             || self.texts.contains_key(path)
+            || self.others.contains(path)
             || self.texts.range(below.clone()..).next().is_some_and(|(p, _)| p.starts_with(&below))
     }
 
@@ -108,7 +111,12 @@ fn is_test(path: &str, test_modules: &BTreeSet<String>) -> bool {
         || test_modules.iter().any(|m| module == m || module.starts_with(&format!("{m}/")))
 }
 
-fn read_folder(folder: &Path, shown: &str, out: &mut Vec<(String, String)>) -> Result<(), String> {
+fn read_folder(
+    folder: &Path,
+    shown: &str,
+    out: &mut Vec<(String, String)>,
+    others: &mut BTreeSet<String>,
+) -> Result<(), String> {
     let failed = |e: std::io::Error| format!("{}: cannot be read: {e}", folder.display());
     for entry in fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
@@ -119,12 +127,15 @@ fn read_folder(folder: &Path, shown: &str, out: &mut Vec<(String, String)>) -> R
         if kind.is_dir() {
             let built = SKIPPED.contains(&name.as_str()) || path.join("CACHEDIR.TAG").exists();
             if !built {
-                read_folder(&path, &below, out)?;
+                read_folder(&path, &below, out, others)?;
             }
         } else if kind.is_file() {
             let bytes = fs::read(&path).map_err(|e| format!("{below}: cannot be read: {e}"))?;
-            // Not UTF-8: a picture or an archive, and nothing that a rule could read.
-            out.extend(String::from_utf8(bytes).ok().map(|text| (below, text)));
+            match String::from_utf8(bytes) {
+                Ok(text) => out.push((below, text)),
+                // A picture or an archive, and nothing that a rule could read.
+                Err(_) => drop(others.insert(below)),
+            }
         }
     }
     Ok(())
@@ -136,6 +147,19 @@ mod tests {
 
     fn tree(files: &[(&str, &str)]) -> Tree {
         Tree::from_texts(files.iter().map(|(p, t)| ((*p).to_owned(), (*t).to_owned())))
+    }
+
+    #[test]
+    fn a_picture_is_there_and_is_no_text() {
+        let root = std::env::temp_dir().join(format!("xtask-tree-{}", std::process::id()));
+        fs::create_dir_all(&root).unwrap();
+        fs::write(root.join("Cargo.toml"), "").unwrap();
+        fs::write(root.join("a.png"), b"\x89PNG").unwrap();
+        let tree = Tree::read(&root);
+        fs::remove_dir_all(&root).unwrap();
+        let tree = tree.unwrap();
+        assert!(tree.has("a.png") && !tree.has("b.png"));
+        assert_eq!(tree.texts().map(|(path, _)| path).collect::<Vec<_>>(), ["Cargo.toml"]);
     }
 
     #[test]

@@ -80,6 +80,7 @@ async fn run(arguments: &Arguments) -> Result<(), String> {
         calls.push(allocations::measure(candidate, &backends).await?);
     }
     calls.insert(1, allocations::measure_channel(&backends).await?);
+    calls.insert(2, allocations::measure_metered(&backends).await?);
     servers.end().await?;
     let memory = memory_costs(arguments.connections as usize).await?;
     if arguments.output == Output::Json {

@@ -63,7 +63,7 @@ pub(super) fn line(facts: Facts<'_>, tally: &Tally, outcome: &Outcome) -> Value 
     if tally.calls() > 0 {
         line["cpu_ms_per_1000"] = round3(facts.cpu_s * 1e6 / tally.calls() as f64).into();
     }
-    if tally.has_slots() {
+    if tally.slot_len().is_some() {
         line["timeline"] = timeline(tally).into();
     }
     if let Some(states) = facts.states {

@@ -12,14 +12,28 @@ pub enum Kind {
     Gauge,
 }
 
+/// One metric with its samples.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Metric {
+    /// What it is.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// What it says.
+    pub help: String,
+    /// Values, each with the names and values of its labels.
+    pub samples: Vec<(Vec<(String, String)>, f64)>,
+}
+
 /// A page of metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
-    text: String,
+    metrics: Vec<Metric>,
 }
 
 impl Page {
-    /// Writes one metric with its samples; the labels of a sample are names and values.
+    /// Adds one metric with its samples; the labels of a sample are names and values.
     ///
     /// Names have to be valid: they are ours. Values may be anything.
     pub fn metric<'a, L: AsRef<[(&'a str, &'a str)]>>(
@@ -29,30 +43,48 @@ impl Page {
         help: &str,
         samples: impl IntoIterator<Item = (L, f64)>,
     ) {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let labels = |labels: L| labels.as_ref().iter().map(owned).collect();
+        let samples = samples.into_iter().map(|(of, value)| (labels(of), value)).collect();
+        let (name, help) = (name.to_owned(), help.to_owned());
+        self.metrics.push(Metric { kind, name, help, samples });
+    }
+
+    /// The metrics, for who sends them in another form.
+    #[must_use]
+    pub fn into_metrics(self) -> Vec<Metric> {
+        self.metrics
+    }
+
+    /// The page.
+    #[must_use]
+    pub fn into_text(self) -> String {
+        let mut text = String::new();
+        self.metrics.iter().for_each(|metric| metric.write(&mut text));
+        text
+    }
+}
+
+impl Metric {
+    fn write(&self, text: &mut String) {
+        let Self { kind, name, help, samples } = self;
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
         };
         let help = help.replace('\\', r"\\").replace('\n', r"\n");
         // Writing to a String does not fail.
-        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
         for (labels, value) in samples {
-            self.text.push_str(name);
-            let labels = labels.as_ref();
+            text.push_str(name);
             for (index, (label, value)) in labels.iter().enumerate() {
                 let before = if index == 0 { '{' } else { ',' };
                 let value = value.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n");
-                let _ = write!(self.text, r#"{before}{label}="{value}""#);
+                let _ = write!(text, r#"{before}{label}="{value}""#);
             }
             let end = if labels.is_empty() { "" } else { "}" };
-            let _ = writeln!(self.text, "{end} {value}");
+            let _ = writeln!(text, "{end} {value}");
         }
-    }
-
-    /// The page.
-    #[must_use]
-    pub fn into_text(self) -> String {
-        self.text
     }
 }
 

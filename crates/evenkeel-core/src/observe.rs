@@ -72,6 +72,12 @@ pub enum Event<'a> {
         /// How many attempts there were so far.
         attempt: u32,
     },
+    /// An attempt failed and would be repeated, but most calls of the channel fail: the retry
+    /// throttle stopped it (A6).
+    RetryThrottled {
+        /// The address of the attempt that failed.
+        address: &'a Address,
+    },
 }
 
 /// Receives a channel's events, on the task where they happen: it must not block.

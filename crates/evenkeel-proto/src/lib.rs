@@ -4,6 +4,8 @@
 //! between packages expect: `xds.service.orca.v3` refers to `xds.data.orca.v3` by its place in the
 //! tree.
 
+pub mod framing;
+
 /// Protocols of gRPC itself.
 pub mod grpc {
     /// channelz, which shows a process's channels, servers and sockets (gRFC A14).

@@ -23,6 +23,7 @@ use tracing::{debug, error};
 
 use crate::{
     config::{RESPONSE_PIECE_BYTES_MAX, Settings},
+    counted::{Meter, Metered, RequestBody},
     layer::{CallStart, Layer, Scope},
     observe::Event,
     orca::{CallMetrics, Orca, report},
@@ -40,6 +41,7 @@ pub(crate) struct CallService {
     /// Where trailers carry reports.
     orca: Option<Orca>,
     layer: Option<Layer>,
+    meter: Option<Meter>,
 }
 
 impl CallService {
@@ -51,12 +53,12 @@ impl CallService {
         settings: &Settings,
     ) -> Self {
         let orca = settings.orca.as_ref().filter(|orca| orca.per_call).cloned();
-        let layer = settings.layer.clone();
-        Self { routes, info, extensions, streams, orca, layer }
+        let (layer, meter) = (settings.layer.clone(), settings.meter.clone());
+        Self { routes, info, extensions, streams, orca, layer, meter }
     }
 }
 
-type RoutesFuture = <Routes as tower_service::Service<Request<Incoming>>>::Future;
+type RoutesFuture = <Routes as tower_service::Service<Request<RequestBody>>>::Future;
 
 impl Service<Request<Incoming>> for CallService {
     type Response = Response<CallBody>;
@@ -74,10 +76,12 @@ impl Service<Request<Incoming>> for CallService {
             }
         };
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let progress = self.streams.announce(deadline);
+        let counted = scope.receives(&progress).cloned();
         let mut guard = Guard {
             timer: deadline.map(|deadline| Box::pin(sleep_until(deadline))),
             path: request.uri().path_and_query().cloned(),
-            progress: self.streams.announce(deadline),
+            progress,
             streams: self.streams.clone(),
             metrics: self.orca.as_ref().map(|orca| CallMetrics::new(&orca.metrics)),
             scope,
@@ -91,6 +95,7 @@ impl Service<Request<Incoming>> for CallService {
         }
         // axum's router, which is what `Routes` is, is always ready.
         let mut routes = self.routes.clone();
+        let request = request.map(|body| RequestBody::new(body, counted.as_ref()));
         match guard.catch(|| routes.call(request)) {
             Ok(future) => CallFuture { handler: Some((future, guard)), refused: None },
             Err(status) => {
@@ -103,12 +108,13 @@ impl Service<Request<Incoming>> for CallService {
 
 impl CallService {
     fn begin(&self, request: &mut Request<Incoming>) -> Scope {
-        let Some(layer) = &self.layer else { return Scope::default() };
+        let metered = self.meter.as_ref().map(|meter| Metered::begin(meter, request.uri().path()));
+        let Some(layer) = &self.layer else { return Scope::new(None, metered) };
         let mut extensions = std::mem::take(request.extensions_mut());
         let (path, headers) = (request.uri().path(), request.headers());
         let peer = self.info.remote_addr();
         let call = CallStart { path, headers, extensions: &mut extensions, peer };
-        let scope = Scope::begin(layer, call);
+        let scope = Scope::new(layer.start(call), metered);
         *request.extensions_mut() = extensions;
         scope
     }
@@ -156,6 +162,11 @@ impl Guard {
         if let Some(metrics) = &self.metrics {
             report(metrics, trailers);
         }
+    }
+
+    fn answered(&mut self, head: &HeaderMap, status: Option<u8>) {
+        let path = self.path.as_ref().map_or("", PathAndQuery::path);
+        self.scope.answered(path, head, status);
     }
 
     fn path(&self) -> &str {
@@ -208,9 +219,12 @@ impl Future for CallFuture {
             Err(status) => status.into_http(),
         };
         // A response of trailers only has them in its head.
-        if response.headers().contains_key(Status::GRPC_STATUS) {
+        let is_over = response.headers().contains_key(Status::GRPC_STATUS);
+        let status = grpc_status(response.headers());
+        guard.answered(response.headers(), status);
+        if is_over {
             guard.report(response.headers_mut());
-            guard.scope.end(grpc_status(response.headers()));
+            guard.scope.end(status);
         }
         let body = |inner| CallBody { state: Some(BodyState::new(inner, guard)) };
         Poll::Ready(Ok(response.map(body)))
@@ -253,6 +267,11 @@ impl BodyState {
             let large = |frame: &Frame<Bytes>| {
                 frame.data_ref().is_some_and(|data| data.len() > RESPONSE_PIECE_BYTES_MAX)
             };
+            if let Poll::Ready(Some(Ok(frame))) = &frame
+                && let Some(data) = frame.data_ref()
+            {
+                guard.scope.sends(data);
+            }
             match frame {
                 Poll::Ready(Some(Ok(frame))) if large(&frame) => {
                     *rest = frame.into_data().unwrap_or_default();

@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tonic::service::Routes;
 
 use crate::{
+    counted::{CallMeter, Meter},
     health::Health,
     layer::{CallLayer, Layer},
     observe::{Observer, Reporter},
@@ -147,6 +148,7 @@ pub(crate) struct Settings {
     pub(crate) seed: Option<u64>,
     pub(crate) orca: Option<Orca>,
     pub(crate) layer: Option<Layer>,
+    pub(crate) meter: Option<Meter>,
 }
 
 impl Default for Builder {
@@ -170,6 +172,7 @@ impl Default for Builder {
             seed: None,
             orca: None,
             layer: None,
+            meter: None,
         };
         let view = ServerView::default();
         let (reflection, secure) = (Vec::new(), None);
@@ -326,6 +329,13 @@ impl Builder {
     #[must_use]
     pub fn call_layer(mut self, layer: impl CallLayer) -> Self {
         self.settings.layer = Some(Layer(Arc::new(layer)));
+        self
+    }
+
+    /// Counts each call by this. It takes the place of another one.
+    #[must_use]
+    pub fn call_meter(mut self, meter: Arc<dyn CallMeter>) -> Self {
+        self.settings.meter = Some(Meter(meter));
         self
     }
 

@@ -6,6 +6,8 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 
 use http::{Extensions, HeaderMap};
 
+use crate::{counted::Metered, streams::Progress};
+
 /// Runs around each call; see [`crate::Builder::call_layer`]. It must not block.
 pub trait CallLayer: Send + Sync + 'static {
     /// The call begins. Without a scope nothing more is told of it.
@@ -40,24 +42,56 @@ pub struct CallStart<'a> {
 #[derive(Clone)]
 pub(crate) struct Layer(pub(crate) Arc<dyn CallLayer>);
 
+impl Layer {
+    pub(crate) fn start(&self, mut call: CallStart<'_>) -> Option<Box<dyn CallScope>> {
+        self.0.start(&mut call)
+    }
+}
+
 impl fmt::Debug for Layer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Layer")
     }
 }
 
-/// The scope of one call, told exactly once how it ended.
+/// What layer and meter know of one call, told exactly once how it ended.
 #[derive(Default)]
-pub(crate) struct Scope(Option<Box<dyn CallScope>>);
+pub(crate) struct Scope {
+    layer: Option<Box<dyn CallScope>>,
+    metered: Option<Metered>,
+}
 
 impl Scope {
-    pub(crate) fn begin(layer: &Layer, mut call: CallStart<'_>) -> Self {
-        Self(layer.0.start(&mut call))
+    pub(crate) fn new(layer: Option<Box<dyn CallScope>>, metered: Option<Metered>) -> Self {
+        Self { layer, metered }
+    }
+
+    /// The call's own share of its connection; returned where its request is to be counted.
+    pub(crate) fn receives<'a>(
+        &mut self,
+        progress: &'a Arc<Progress>,
+    ) -> Option<&'a Arc<Progress>> {
+        self.metered.as_mut()?.receives(progress);
+        Some(progress)
+    }
+
+    /// The head of the response is there.
+    pub(crate) fn answered(&mut self, path: &str, head: &HeaderMap, status: Option<u8>) {
+        if let Some(metered) = &mut self.metered {
+            metered.answered(path, head, status);
+        }
+    }
+
+    /// A piece of the response goes out.
+    pub(crate) fn sends(&mut self, data: &[u8]) {
+        if let Some(metered) = &mut self.metered {
+            metered.sends(data);
+        }
     }
 
     /// Runs a piece of the call. `None` when the scope did not run it.
     pub(crate) fn run<T>(&mut self, piece: impl FnOnce() -> T) -> Option<T> {
-        let Some(scope) = &mut self.0 else { return Some(piece()) };
+        let Some(scope) = &mut self.layer else { return Some(piece()) };
         let (mut piece, mut out) = (Some(piece), None);
         scope.enter(&mut || {
             if let Some(piece) = piece.take() {
@@ -69,7 +103,10 @@ impl Scope {
 
     /// Later ends don't count.
     pub(crate) fn end(&mut self, status: Option<u8>) {
-        if let Some(scope) = self.0.take() {
+        if let Some(metered) = self.metered.take() {
+            metered.end(status);
+        }
+        if let Some(scope) = self.layer.take() {
             scope.end(status);
         }
     }

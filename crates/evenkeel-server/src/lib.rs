@@ -82,6 +82,7 @@ mod call;
 mod config;
 mod connection;
 mod connections;
+mod counted;
 mod drain;
 mod frames;
 mod goaway;
@@ -111,6 +112,7 @@ pub use config::{
     SETTINGS_PER_SECOND_MAX, STREAM_WINDOW_BYTES, TCP_KEEPALIVE_INTERVAL, TCP_KEEPALIVE_RETRIES,
     TURN_BYTES_MAX, TURN_FRAMES_MAX, WINDOW_UPDATES_PER_SECOND_MAX,
 };
+pub use counted::{CallEnd, CallMeter};
 pub use drain::{DrainReport, ShutdownHandle};
 pub use health::Health;
 pub use layer::{CallLayer, CallScope, CallStart};

@@ -97,7 +97,8 @@ impl Streams {
 
     /// The progress of the call whose task hyper spawns next.
     pub(crate) fn announce(&self, deadline: Option<Instant>) -> Arc<Progress> {
-        let progress = Arc::new(Progress { deadline, handed: AtomicU64::new(0) });
+        let (handed, received) = (AtomicU64::new(0), AtomicU64::new(0));
+        let progress = Arc::new(Progress { deadline, handed, received });
         *self.announced() = Some(Arc::clone(&progress));
         progress
     }
@@ -134,9 +135,21 @@ pub(crate) struct Progress {
     /// Twice the frames that hyper took from the body, and one more while it waits to send the last
     /// of them; even while it waits for the handler.
     handed: AtomicU64,
+    /// Bytes of messages that the handler took, where they are counted.
+    received: AtomicU64,
 }
 
 impl Progress {
+    /// So many bytes of messages came so far.
+    pub(crate) fn receive(&self, total: u64) {
+        self.received.store(total, Ordering::Relaxed);
+    }
+
+    /// The bytes of messages that came.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
     /// hyper polled the body; `ready`: and got something to send.
     pub(crate) fn polled(&self, ready: bool) {
         // One task writes; the others only read.

@@ -8,9 +8,12 @@ mod generated {
 }
 
 pub use generated::opentelemetry::proto::{
+    collector::metrics::v1::{
+        ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+        metrics_service_server::{MetricsService, MetricsServiceServer},
+    },
     collector::trace::v1::{
         ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
-        trace_service_client::TraceServiceClient,
         trace_service_server::{TraceService, TraceServiceServer},
     },
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
@@ -19,6 +22,14 @@ pub use generated::opentelemetry::proto::{
         ResourceSpans, ScopeSpans, Span, Status, span::Event, span::SpanKind, status::StatusCode,
     },
 };
+
+/// The messages of metrics, whose names are those of other things elsewhere.
+pub mod metrics {
+    pub use super::generated::opentelemetry::proto::metrics::v1::{
+        AggregationTemporality, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint,
+        ResourceMetrics, ScopeMetrics, Sum, metric::Data, number_data_point::Value as NumberValue,
+    };
+}
 
 /// An attribute of a span, an event or a resource.
 pub(crate) fn attribute(key: &'static str, value: Value) -> KeyValue {

@@ -2,14 +2,16 @@
 //! warn and to go on with a default, this is an error: a sampler that is misspelled in a manifest
 //! should be seen at start, and not when the spans are missed.
 
+mod metrics;
+mod place;
+
 use std::{env, fmt, time::Duration};
 
-use http::{HeaderName, HeaderValue, Uri, uri::PathAndQuery};
+pub use metrics::MetricsSettings;
+pub use place::{Place, Protocol};
 
 use crate::{otlp::Resource, resource, sampler::Sampler};
 
-/// Headers that `OTEL_EXPORTER_OTLP_HEADERS` may have.
-const HEADERS_MAX: usize = 64;
 /// Spans that may wait to be sent, at most: some 1 KiB each.
 const QUEUE_MAX: u64 = 1_000_000;
 /// Spans in one request, at most: collectors take 4 MiB.
@@ -19,11 +21,6 @@ const WAIT_MS_MAX: u64 = 600_000;
 /// The longest variable that is read.
 const VARIABLE_BYTES_MAX: usize = 64 * 1024;
 
-const ENDPOINT: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
-const PROTOCOL: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
-const HEADERS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
-const TIMEOUT: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"];
-
 /// What a variable says; `None` when it is not set or empty, which is the same.
 pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -32,39 +29,12 @@ pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 #[error("{0}")]
 pub struct SettingsError(pub(crate) String);
 
-/// How spans are sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Protocol {
-    /// OTLP over gRPC; a collector's port 4317.
-    Grpc,
-    /// OTLP over HTTP/1.1, as protobuf; a collector's port 4318.
-    HttpProtobuf,
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Grpc => "grpc",
-            Self::HttpProtobuf => "http/protobuf",
-        })
-    }
-}
-
 /// Everything that sending spans needs.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Settings {
-    /// By what protocol.
-    pub protocol: Protocol,
-    /// To which host and port.
-    pub authority: String,
-    /// Under which path; HTTP only.
-    pub path: PathAndQuery,
-    /// Sent with each request.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// How long one request may take.
-    pub timeout: Duration,
+    /// Where they go.
+    pub place: Place,
     /// What is recorded.
     pub sampler: Sampler,
     /// Spans that may wait; more are dropped and counted.
@@ -78,11 +48,9 @@ pub struct Settings {
 }
 
 impl fmt::Debug for Settings {
-    /// Without the headers, which are where passwords are.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Settings");
-        debug.field("protocol", &self.protocol).field("authority", &self.authority);
-        debug.field("path", &self.path).field("sampler", &self.sampler).finish_non_exhaustive()
+        debug.field("place", &self.place).field("sampler", &self.sampler).finish_non_exhaustive()
     }
 }
 
@@ -94,7 +62,7 @@ impl Settings {
     ///
     /// A variable that can't be meant: its name, what was expected, what came.
     pub fn from_env(service: &str) -> Result<Option<Self>, SettingsError> {
-        Self::read(service, &|name| env::var_os(name).map(|v| v.to_string_lossy().into_owned()))
+        Self::read(service, &of_process)
     }
 
     /// As [`Settings::from_env`], with variables from elsewhere.
@@ -106,14 +74,12 @@ impl Settings {
         service: &str,
         lookup: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Option<Self>, SettingsError> {
-        let lookup = |name: &str| lookup(name).filter(|value| !value.trim().is_empty());
+        let lookup = |name: &str| set(lookup, name);
         let lookup: Lookup<'_> = &lookup;
         if is_off(lookup)? {
             return Ok(None);
         }
-        let Some((variable, endpoint)) = first(&ENDPOINT, lookup) else { return Ok(None) };
-        let protocol = protocol(lookup)?;
-        let (authority, path) = target(variable, &endpoint, protocol)?;
+        let Some(place) = Place::read(&place::TRACES, lookup)? else { return Ok(None) };
         let sampler = lookup("OTEL_TRACES_SAMPLER");
         let argument = lookup("OTEL_TRACES_SAMPLER_ARG");
         let sampler = sampler.map_or(Ok(Sampler::default()), |name| {
@@ -122,14 +88,8 @@ impl Settings {
         let queue_max = number("OTEL_BSP_MAX_QUEUE_SIZE", 2_048, QUEUE_MAX, lookup)?;
         let batch_max = number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512, BATCH_MAX, lookup)?;
         let delay_ms = number("OTEL_BSP_SCHEDULE_DELAY", 5_000, WAIT_MS_MAX, lookup)?;
-        let timeout = first(&TIMEOUT, lookup);
-        let timeout_ms = timeout.map_or(Ok(10_000), |(name, text)| parse(name, &text, WAIT_MS_MAX));
         Ok(Some(Self {
-            protocol,
-            authority,
-            path,
-            headers: headers(lookup)?,
-            timeout: Duration::from_millis(timeout_ms?),
+            place,
             sampler,
             queue_max: queue_max as usize,
             batch_max: batch_max.min(queue_max) as usize,
@@ -145,14 +105,8 @@ fn wrong<T>(name: &str, expected: &str, got: &str) -> Result<T, SettingsError> {
 }
 
 fn is_off(lookup: Lookup<'_>) -> Result<bool, SettingsError> {
-    const DISABLED: &str = "OTEL_SDK_DISABLED";
     const EXPORTER: &str = "OTEL_TRACES_EXPORTER";
-    let disabled = match lookup(DISABLED) {
-        None => false,
-        Some(text) if text.eq_ignore_ascii_case("false") => false,
-        Some(text) if text.eq_ignore_ascii_case("true") => true,
-        Some(text) => return wrong(DISABLED, "true or false", &text),
-    };
+    let disabled = is_disabled(lookup)?;
     match lookup(EXPORTER).as_deref() {
         None | Some("otlp") => Ok(disabled),
         Some("none") => Ok(true),
@@ -160,65 +114,25 @@ fn is_off(lookup: Lookup<'_>) -> Result<bool, SettingsError> {
     }
 }
 
-fn first(names: &[&'static str], lookup: Lookup<'_>) -> Option<(&'static str, String)> {
-    names.iter().find_map(|name| Some((*name, lookup(name)?)))
-}
-
-fn protocol(lookup: Lookup<'_>) -> Result<Protocol, SettingsError> {
-    let Some((name, text)) = first(&PROTOCOL, lookup) else { return Ok(Protocol::HttpProtobuf) };
-    match text.as_str() {
-        "grpc" => Ok(Protocol::Grpc),
-        "http/protobuf" => Ok(Protocol::HttpProtobuf),
-        other => wrong(name, "grpc or http/protobuf", other),
+/// Whether there is to be no telemetry at all.
+fn is_disabled(lookup: Lookup<'_>) -> Result<bool, SettingsError> {
+    const DISABLED: &str = "OTEL_SDK_DISABLED";
+    match lookup(DISABLED) {
+        None => Ok(false),
+        Some(text) if text.eq_ignore_ascii_case("false") => Ok(false),
+        Some(text) if text.eq_ignore_ascii_case("true") => Ok(true),
+        Some(text) => wrong(DISABLED, "true or false", &text),
     }
 }
 
-/// Host and port, and the path for HTTP.
-fn target(
-    variable: &'static str,
-    endpoint: &str,
-    protocol: Protocol,
-) -> Result<(String, PathAndQuery), SettingsError> {
-    const EXPECTED: &str = "a URL such as http://collector:4318 (http/protobuf) or \
-                            http://collector:4317 (grpc), without TLS";
-    if endpoint.contains('@') {
-        // Not shown: before the sign there is a password.
-        return wrong(variable, EXPECTED, "one with a user's name in it");
-    }
-    let Ok(uri) = endpoint.parse::<Uri>() else { return wrong(variable, EXPECTED, endpoint) };
-    let bare = protocol == Protocol::Grpc && uri.scheme().is_none();
-    let is_good = bare || uri.scheme_str() == Some("http");
-    let Some(authority) = uri.authority().filter(|a| is_good && !a.host().is_empty()) else {
-        return wrong(variable, EXPECTED, endpoint);
-    };
-    let port = authority.port_u16().unwrap_or(80);
-    let authority = format!("{}:{port}", authority.host());
-    let base = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    // The variable for all signals names a base, the one for traces the very place.
-    let path = match variable == ENDPOINT[0] {
-        true => base.to_owned(),
-        false => format!("{}/v1/traces", base.trim_end_matches('/')),
-    };
-    match PathAndQuery::try_from(path) {
-        Ok(path) => Ok((authority, path)),
-        Err(_) => wrong(variable, EXPECTED, endpoint),
-    }
+/// What a variable says, unless that is nothing.
+fn set(lookup: Lookup<'_>, name: &str) -> Option<String> {
+    lookup(name).filter(|value| !value.trim().is_empty())
 }
 
-fn headers(lookup: Lookup<'_>) -> Result<Vec<(HeaderName, HeaderValue)>, SettingsError> {
-    let Some((variable, list)) = first(&HEADERS, lookup) else { return Ok(Vec::new()) };
-    let parse = |(name, value): (String, String)| {
-        // The value is not shown: it may be a password.
-        let Ok(header) = HeaderName::try_from(name.to_ascii_lowercase()) else {
-            return wrong(variable, "names of headers", &name);
-        };
-        let Ok(mut value) = HeaderValue::try_from(value) else {
-            return wrong(variable, "values without control characters", &name);
-        };
-        value.set_sensitive(true);
-        Ok((header, value))
-    };
-    pairs(variable, &list, HEADERS_MAX)?.into_iter().map(parse).collect()
+/// The process's own variables.
+fn of_process(name: &str) -> Option<String> {
+    env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
 fn number(name: &str, default: u64, max: u64, lookup: Lookup<'_>) -> Result<u64, SettingsError> {

@@ -1,10 +1,11 @@
 //! Everything that can be set on a channel, with the defaults that a production client wants.
 
+mod check;
+
 use std::{sync::Arc, time::Duration};
 
 use evenkeel_core::{
-    BALANCERS_MAX, Balancer, PolicyFactory, PolicyRegistry, ResolverFactory, ServiceConfig, Target,
-    TargetError,
+    Balancer, PolicyFactory, PolicyRegistry, ResolverFactory, ServiceConfig, Target, TargetError,
     observe::{self, Recorder},
 };
 use http::{
@@ -22,6 +23,7 @@ use crate::{
     driver::{DriverOptions, HealthOptions},
     layers::{AttemptLayer, CallLayer},
     literal::LiteralResolverFactory,
+    meter::CallMeter,
     transport::TransportOptions,
     unix::UnixResolverFactory,
 };
@@ -119,6 +121,7 @@ pub struct ChannelBuilder {
     waiting_calls_max: usize,
     call_layers: Vec<Arc<dyn CallLayer>>,
     attempt_layers: Vec<Arc<dyn AttemptLayer>>,
+    meter: Option<Arc<dyn CallMeter>>,
     resolvers: Vec<Arc<dyn ResolverFactory>>,
     policies: PolicyRegistry,
     balancers: Vec<Balancer>,
@@ -152,6 +155,7 @@ impl ChannelBuilder {
             waiting_calls_max: 65_536,
             call_layers: Vec::new(),
             attempt_layers: Vec::new(),
+            meter: None,
             resolvers: Vec::new(),
             policies: PolicyRegistry::built_in(),
             balancers: Vec::new(),
@@ -255,6 +259,13 @@ impl ChannelBuilder {
         self
     }
 
+    /// Counts every call and attempt by this. It takes the place of another one.
+    #[must_use]
+    pub fn call_meter(mut self, meter: Arc<dyn CallMeter>) -> Self {
+        self.meter = Some(meter);
+        self
+    }
+
     /// Adds a resolver for its schemes; it goes before the built-in ones.
     #[must_use]
     pub fn register_resolver(mut self, factory: Arc<dyn ResolverFactory>) -> Self {
@@ -270,8 +281,8 @@ impl ChannelBuilder {
     }
 
     /// Balancers for the policy `grpclb`, tried in this order, instead of those that the resolver
-    /// finds (SRV records `_grpclb._tcp.HOST` in DNS); at most [`BALANCERS_MAX`]. Other policies
-    /// need none.
+    /// finds (SRV records `_grpclb._tcp.HOST` in DNS); at most
+    /// [`BALANCERS_MAX`](evenkeel_core::BALANCERS_MAX). Other policies need none.
     #[must_use]
     pub fn balancers(mut self, balancers: impl IntoIterator<Item = Balancer>) -> Self {
         self.balancers = balancers.into_iter().collect();
@@ -374,6 +385,7 @@ impl ChannelBuilder {
             waiting_calls_max: self.waiting_calls_max,
             call_layers: self.call_layers,
             attempt_layers: self.attempt_layers,
+            meter: self.meter,
         };
         let tcp_user_timeout = self.keepalive.map_or(TCP_USER_TIMEOUT, |k| k.timeout);
         let sockets = Arc::new(SocketConnector { tcp_user_timeout });
@@ -428,49 +440,6 @@ impl ChannelBuilder {
             Ok(config)
         });
         parsed.map_err(|e| BuildError::ServiceConfig(e.to_string()))
-    }
-
-    fn check(&self) -> Result<(), BuildError> {
-        let bad = |text: String| Err(BuildError::Setting(text));
-        if self.balancers.len() > BALANCERS_MAX {
-            let got = self.balancers.len();
-            return bad(format!("balancers: expected at most {BALANCERS_MAX}, got {got}"));
-        }
-        self.dns.check().map_err(BuildError::Setting)?;
-        if let Some(k) = self.keepalive {
-            if k.time < KEEPALIVE_TIME_MIN && !self.allow_aggressive_keepalive {
-                return bad(format!(
-                    "keepalive time: expected at least {KEEPALIVE_TIME_MIN:?}, got {:?}; servers \
-                     answer faster pings with GOAWAY (allow_aggressive_keepalive lifts this)",
-                    k.time
-                ));
-            }
-            if k.time.is_zero() || k.timeout.is_zero() {
-                return bad("keepalive time and timeout: expected more than 0".into());
-            }
-        }
-        if let Some(timeout) = self.idle_timeout.filter(|t| *t < IDLE_TIMEOUT_MIN) {
-            return bad(format!(
-                "idle time-out: expected at least {IDLE_TIMEOUT_MIN:?}, got {timeout:?}"
-            ));
-        }
-        if self.connect_timeout.is_zero() {
-            return bad("connect timeout: expected more than 0".into());
-        }
-        let b = &self.backoff;
-        if !(b.multiplier >= 1.0 && b.multiplier.is_finite()) {
-            return bad(format!("backoff multiplier: expected 1 or more, got {}", b.multiplier));
-        }
-        if !(0.0..=1.0).contains(&b.jitter) {
-            return bad(format!("backoff jitter: expected 0 to 1, got {}", b.jitter));
-        }
-        if b.initial.is_zero() || b.max < b.initial {
-            return bad(format!(
-                "backoff: expected 0 < initial ≤ max, got {:?} and {:?}",
-                b.initial, b.max
-            ));
-        }
-        Ok(())
     }
 }
 

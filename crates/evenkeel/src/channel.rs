@@ -30,6 +30,7 @@ use crate::{
     driver::{self, Command, DriverOptions},
     edge::{RequestBody, Status},
     layers::{AttemptLayer, CallLayer},
+    meter::CallMeter,
     transport::{SlotQueue, Transport},
     view::{self, Board, ChannelSnapshot, Counts},
 };
@@ -76,6 +77,7 @@ pub(crate) struct Defaults {
     pub(crate) waiting_calls_max: usize,
     pub(crate) call_layers: Vec<Arc<dyn CallLayer>>,
     pub(crate) attempt_layers: Vec<Arc<dyn AttemptLayer>>,
+    pub(crate) meter: Option<Arc<dyn CallMeter>>,
 }
 
 /// What a pick needs: replaced as a whole, never changed.

@@ -31,6 +31,7 @@ mod idleness;
 pub mod kubernetes;
 mod layers;
 mod literal;
+mod meter;
 mod resolving;
 mod sync;
 #[cfg(feature = "tls")]
@@ -52,4 +53,5 @@ pub use evenkeel_core::ConnectivityState;
 pub use layers::{
     AttemptKind, AttemptLayer, AttemptStart, CallLayer, CallStart, OnAttemptEnd, OnCallEnd,
 };
+pub use meter::{AttemptEnd, CallEnd, CallMeter};
 pub use view::{ChannelSnapshot, ChannelView};

@@ -7,7 +7,7 @@
 // LAB is the program. Prints one line for each check, `√` or `×`, and exits 1 when one failed.
 import {spawn, execFileSync} from "node:child_process";
 import {once} from "node:events";
-import {mkdtempSync, readFileSync, readdirSync, rmSync} from "node:fs";
+import {mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync} from "node:fs";
 import http from "node:http";
 import {tmpdir} from "node:os";
 import {join} from "node:path";
@@ -101,13 +101,26 @@ async function reportChecks(browser) {
     const [charts, checks, marks] = await Promise.all(["svg.chart", ".checks > li", ".marks > li"]
       .map((what) => page.locator(what).count()));
     const wanted = phases.flatMap((phase) => phase.checks).length;
-    must(charts === phases.length && checks === wanted, `${charts} charts and ${checks} checks of ${wanted}`);
+    // A second one of what the spans say.
+    const drawn = phases.length + phases.filter((phase) => phase.spans?.over_time.fail.length > 0).length;
+    must(charts === drawn && checks === wanted, `${charts} charts of ${drawn} and ${checks} checks of ${wanted}`);
     must(marks === phases.flatMap((phase) => phase.marks).length && marks > 0, `${marks} marks`);
     return `${charts} charts, ${checks} checks, ${marks} marks`;
   });
   await check("page.report.alone", "one file: nothing else is asked for", async () => {
     must(requests.length === 1, requests.join(" "));
     return "1 request, for the file itself";
+  });
+  await check("page.report.trace", "a call is drawn from its spans, from the client to the greeter", async () => {
+    const {trace_example: trace} = phases[0].spans;
+    const rows = await page.locator(".trace").first().locator("li").allTextContents();
+    must(rows.length === trace.spans.length, `${rows.length} rows of ${trace.spans.length}`);
+    must(rows[0].startsWith("client") && rows.some((row) => row.startsWith("greeter")), rows.join(" | "));
+    const bar = page.locator(".trace").first().locator(".span-bar").first();
+    await page.locator("details.spans").first().evaluate((of) => { of.open = true; });
+    const {width} = await bar.boundingBox();
+    must(width > 100, `the call's own bar is ${width} px wide`);
+    return `${rows.length} spans of trace ${trace.trace_id}`;
   });
   await check("page.report.figures", "the scorecard says what report.json says", async () => {
     const cells = await page.locator("#scorecard tbody").first().locator("td").allTextContents();
@@ -126,6 +139,24 @@ async function reportChecks(browser) {
   });
   await shoot(page, "report-light", false);
   await page.close();
+  await check("page.report.measured", "with what lab bench printed: each way's medians", async () => {
+    const words = ["bench", "--rounds", "1", "--seconds", "1", "--rate", "100", "--without", "sidecar", "--without", "mesh"];
+    const printed = execFileSync(lab, [...words, "--output", "json"], {stdio: ["ignore", "pipe", "ignore"], timeout: 120_000});
+    const [file, to] = [join(folder, "bench.json"), join(folder, "measured.html")];
+    writeFileSync(file, printed);
+    execFileSync(lab, ["report", join(folder, "report.json"), "--bench", file, "--to", to], {stdio: "ignore"});
+    const {page, errors} = await open(browser, `file://${to}`);
+    must(errors.length === 0, errors.join("; "));
+    const rows = await page.locator("#measured tbody tr").allTextContents();
+    await page.close();
+    const {loads} = JSON.parse(printed);
+    must(rows.length === 2 * loads.flatMap((load) => load.ways).length, `${rows.length} rows`);
+    const median = loads[0].ways[0].p50_ms.median;
+    const shown = Number(rows[0].split("(")[0].replace(/[^\d.]/g, ""));
+    must(Math.abs(shown - median) <= 0.01 * median + 0.005, `${median} is not in "${rows[0]}"`);
+    must(!rows.some((row) => row.includes("(–")), rows.join(" | "));
+    return `${rows.length} rows, the first "${rows[0]}"`;
+  });
   for (const [name, settings] of [
     ["light", {colorScheme: "light"}], ["dark", {colorScheme: "dark"}],
     ["narrow", {viewport: {width: 390, height: 844}}],
@@ -246,13 +277,21 @@ async function liveChecks(browser, base) {
     await page.locator('[data-check="live.none_failed"].good').waitFor();
     return seen;
   });
-  await check("page.live.slow", "a slow backend is called as often, and the median says nothing of it", async () => {
+  await check("page.live.slow", "a slow backend is called as often as the others, and the p99 tells", async () => {
     await press(page, 1, "Slow");
     const seen = await until(page, 1, "slow", [28, 38]);
     await page.waitForFunction(() => parseFloat(document.querySelectorAll("#figures dd")[3]?.textContent) >= 200);
     await press(page, 1, "Fast again");
     await until(page, 1, "serves", [28, 38]);
     return `${seen}; p99 of 200 ms and more`;
+  });
+  await check("page.live.hung", "a hung backend's calls fail by their deadline, until it goes on", async () => {
+    await press(page, 3, "Hang");
+    await page.locator('[data-check="live.none_failed"].bad').waitFor();
+    const seen = await page.locator('[data-check="live.none_failed"] .dim').textContent();
+    await press(page, 3, "Resume");
+    await until(page, 3, "serves", [28, 38]);
+    return seen.replace(/^seen: /, "");
   });
   await check("page.live.scaled", "one backend more takes a quarter, and goes with drain", async () => {
     await page.locator("#grow").click();

@@ -7,6 +7,7 @@ mod files;
 mod find;
 mod process;
 mod stats;
+mod tracing;
 mod wheel;
 
 pub(crate) use files::{File, MESH_CLIENT, MESH_SERVER, Replacement, SIDECAR_DYNAMIC, balancer};
@@ -14,4 +15,5 @@ pub(crate) use files::{SIDECAR_STATIC, admin, backends, listener, resolver, subs
 pub(crate) use find::{Found, Missing, find, look};
 pub(crate) use process::{Envoy, Setup};
 pub(crate) use stats::Stats;
+pub(crate) use tracing::{CLUSTER as SPANS_CLUSTER, traced, tracer};
 pub(crate) use wheel::{PINNED, pip};

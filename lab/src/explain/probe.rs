@@ -69,7 +69,7 @@ async fn connect(addresses: Vec<String>) -> Result<Vec<String>, LabError> {
     let target = format!("{family}:{}", addresses.join(","));
     let flags = ["--target", &target, "--count", "0", "--rate", "1", "--warmup", "10s"];
     let flags = flags.map(str::to_owned);
-    let client = Client::start(&run, "probe", &flags, &[]).await?;
+    let client = Client::start(&run, "probe", &flags, &[], None).await?;
     let mut reached = Vec::new();
     client
         .until(READY_LIMIT, |events| {

@@ -9,6 +9,7 @@ use crate::{
     checks::Check,
     client::{Latency, Report, Slot},
     examples::Example,
+    spans::SpanFigures,
 };
 
 pub(crate) mod json;
@@ -102,6 +103,8 @@ pub(crate) struct PhaseReport {
     pub(crate) figures: BTreeMap<&'static str, f64>,
     pub(crate) timelines: Vec<Timeline>,
     pub(crate) checks: Vec<Check>,
+    /// What the spans say, of a phase that was traced.
+    pub(crate) spans: Option<SpanFigures>,
 }
 
 /// Something that happened, with the lab's own words.
@@ -217,6 +220,7 @@ impl PhaseReport {
             figures: BTreeMap::new(),
             timelines: Vec::new(),
             checks: Vec::new(),
+            spans: None,
         }
     }
 

@@ -3,11 +3,12 @@
 
 use serde::Serialize;
 
-use super::{Distribution, PhaseReport};
+use super::PhaseReport;
 use crate::client::Latency;
 
-/// How the phase in which nothing happens, and those with the faults, are called everywhere.
-const STEADY: &str = "steady";
+/// How the phase in which nothing happens is called; the baseline's is named after the policy.
+const STEADY: [&str; 2] = ["steady", "round_robin"];
+/// How those with the faults are called everywhere.
 const SCALE: &str = "scale";
 const KILL: &str = "kill";
 
@@ -38,14 +39,15 @@ impl Score {
     pub(crate) fn of(phases: &[PhaseReport]) -> Self {
         let named = |name: &str| phases.iter().find(|phase| phase.name == name);
         let checks = || phases.iter().flat_map(|phase| &phase.checks);
-        let (steady, kill) = (named(STEADY), named(KILL));
+        let steady = STEADY.iter().find_map(|name| named(name));
+        let kill = named(KILL);
         let latency = |of: fn(&Latency) -> Option<f64>| of(&steady?.client.latency_ms);
         Self {
             checks: checks().count(),
             checks_held: checks().filter(|check| check.holds).count(),
             calls: phases.iter().map(|phase| phase.client.calls).sum(),
             failed: phases.iter().map(|phase| phase.client.fail).sum(),
-            farthest_share: steady.and_then(|phase| farthest(phase.distributions.first()?)),
+            farthest_share: steady.and_then(farthest),
             p50_ms: latency(|ms| ms.p50),
             p99_ms: latency(|ms| ms.p99),
             scale_up_s: named(SCALE).and_then(scale_up_s),
@@ -55,10 +57,13 @@ impl Score {
     }
 }
 
-fn farthest(distribution: &Distribution) -> Option<f64> {
-    let equal = 1.0 / distribution.rows.len() as f64;
-    let off = |share: f64| ((share - equal) / equal).abs();
-    distribution.rows.iter().map(|row| off(row.share)).max_by(f64::total_cmp)
+/// A backend that answered nothing has no row; it is known by its process.
+fn farthest(phase: &PhaseReport) -> Option<f64> {
+    let rows = &phase.distributions.first()?.rows;
+    let ran = phase.processes.get("greeters").map_or(0, |greeters| greeters.count);
+    let equal = 1.0 / rows.len().max(ran) as f64;
+    let shares = rows.iter().map(|row| row.share).chain((rows.len() < ran).then_some(0.0));
+    shares.map(|share| ((share - equal) / equal).abs()).max_by(f64::total_cmp)
 }
 
 /// `None` when one of the pods was never called.
@@ -73,7 +78,7 @@ mod tests {
     use super::*;
     use crate::{
         client::Report,
-        report::{Row, Timeline, timeline::Step},
+        report::{Distribution, ProcessCost, Row, Timeline, timeline::Step},
     };
 
     fn phase(name: &'static str, report: &Report) -> PhaseReport {
@@ -93,12 +98,23 @@ mod tests {
 
     #[test]
     fn the_farthest_share_is_told_in_parts_of_an_equal_one() {
-        let mut steady = phase(STEADY, &Report { calls: 9, ok: 9, ..Report::default() });
+        let mut steady = phase("steady", &Report { calls: 9, ok: 9, ..Report::default() });
         let rows = vec![row("a", 0.30), row("b", 0.35), row("c", 0.35)];
         steady.distributions.push(Distribution { title: String::new(), rows });
         let score = Score::of(&[steady]);
         assert!((score.farthest_share.unwrap() - 0.10).abs() < 1e-9);
         assert_eq!((score.calls, score.scale_up_s, score.dead_lost), (9, None, None));
+    }
+
+    #[test]
+    fn a_backend_that_was_never_called_is_a_share_of_nothing() {
+        let mut baseline = phase("round_robin", &Report { calls: 9, ok: 9, ..Report::default() });
+        let rows = vec![row("a", 1.0)];
+        baseline.distributions.push(Distribution { title: String::new(), rows });
+        let greeters = ProcessCost { count: 3, cpu_ms_per_1000_calls: None, rss_mib: None };
+        baseline.processes.insert("greeters", greeters);
+        let score = Score::of(&[baseline]);
+        assert!((score.farthest_share.unwrap() - 2.0).abs() < 1e-9, "one has three times its part");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! how much, what waited for what, and whether each promise holds.
 
 use super::{Distribution, ExampleReport, PhaseReport, RunReport, Timeline};
-use crate::checks::Check;
+use crate::{checks::Check, spans};
 
 /// Lines of the original output that are shown.
 const LINES_MAX: usize = 8;
@@ -76,6 +76,9 @@ fn print_phase(out: &mut String, phase: &PhaseReport) {
     }
     for timeline in &phase.timelines {
         print_timeline(out, timeline);
+    }
+    if let Some(figures) = &phase.spans {
+        spans::print(out, figures);
     }
     for check in &phase.checks {
         print_check(out, check);

@@ -147,6 +147,10 @@ pub struct Flags {
     #[arg(long, env = "GREETER_ADMIN_LISTEN", hide_env_values = true, value_name = "IP:PORT")]
     pub admin_listen: Option<SocketAddr>,
 
+    /// Show metrics for Prometheus on this address while it runs; port 0: a free one
+    #[arg(long, env = "GREETER_METRICS_LISTEN", hide_env_values = true, value_name = "IP:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
+
     /// Connect over TLS
     #[arg(long, env = "GREETER_TLS", requires = "tls_ca", value_parser = FalseyValueParser::new())]
     pub tls: bool,

@@ -75,7 +75,7 @@ fn prepare(flags: &Flags) -> Result<Prepared, ConfigError> {
     };
     let events = Arc::new(events);
     let attempts = (policy == "grpclb").then(Attempts::default);
-    let telemetry = Telemetry::from_env("client")?;
+    let telemetry = program::telemetry("client", flags.metrics_listen.into())?;
     let builder = flags.channel()?.recorder(events.clone());
     let mut builder = telemetry.channel(builder, &flags.target);
     if let Some(attempts) = &attempts {
@@ -101,6 +101,11 @@ async fn execute(flags: &Flags, prepared: Prepared) -> io::Result<()> {
     if let Some(Admin { address, .. }) = admin.as_ref().filter(|_| !flags.events) {
         eprintln!("client: the channel is shown on http://{address}/channels (HTTP/2, channelz)");
     }
+    if let Some(address) = telemetry.serve_page().await?
+        && !flags.events
+    {
+        eprintln!("client: metrics are on http://{address}/metrics");
+    }
     if !flags.warmup.is_zero() {
         tokio::select! {
             ready = warm_up(&channel, flags.warmup) => if ready.is_none() {
@@ -115,9 +120,8 @@ async fn execute(flags: &Flags, prepared: Prepared) -> io::Result<()> {
     let cpu_s = cost::cpu_s() - cpu_s;
     let mut report = Report::new(&flags.target, &policy, tally, &outcome, &events, cpu_s);
     report.attempts = attempts.map(|attempts| attempts.report(events.drops()));
-    if telemetry.is_on() {
-        report.spans = Some(telemetry.shutdown(SPANS_WAIT).await.into());
-    }
+    let spans = telemetry.shutdown(SPANS_WAIT).await;
+    report.spans = telemetry.is_on().then(|| spans.into());
     let text = match flags.output {
         Output::Text => table::render(&report),
         Output::Json => serde_json::to_string(&report).map(|json| json + "\n")?,

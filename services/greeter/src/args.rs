@@ -141,6 +141,13 @@ pub(crate) struct Args {
         hide_env_values = true
     )]
     pub(crate) tls_client_ca: Option<PathBuf>,
+
+    /// Shows metrics for Prometheus on this address, at /metrics; port 0 takes a free port.
+    #[arg(
+        long, env = "GREETER_METRICS_LISTEN", value_name = "IP:PORT", value_parser = address,
+        hide_env_values = true
+    )]
+    pub(crate) metrics_listen: Option<SocketAddr>,
 }
 
 impl Args {
@@ -224,7 +231,7 @@ mod tests {
     #[test]
     fn the_readme_has_the_table_of_the_command_line() {
         let rows = rows_of_the_command();
-        assert_eq!(rows.len(), 16);
+        assert_eq!(rows.len(), 17);
         assert_eq!(rows_of_the_readme(), rows);
     }
 

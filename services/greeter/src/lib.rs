@@ -14,12 +14,12 @@ use evenkeel_server::{
     orca::{Orca, ServerMetrics},
     tls::TlsError,
 };
-use evenkeel_telemetry::{SettingsError, Telemetry};
+use evenkeel_telemetry::SettingsError;
 use helloworld::greeter_server::GreeterServer;
 use program::{EXIT_CONFIG, EXIT_FAILURE, ListenError, SPANS_WAIT, tls};
 use tokio::task::JoinHandle;
 use tonic::{server::NamedService, service::Routes};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::{args::Args, hello::Hello, load::Load};
 
@@ -38,6 +38,8 @@ enum Error {
     Telemetry(#[from] SettingsError),
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error("{0} with --metrics-listen or GREETER_METRICS_LISTEN")]
+    Metrics(io::Error),
     #[error("could not catch SIGTERM and SIGINT: {0}")]
     Signals(io::Error),
     #[error(transparent)]
@@ -77,7 +79,7 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<u8, Error> {
-    let telemetry = Telemetry::from_env("greeter")?;
+    let telemetry = program::telemetry("greeter", args.metrics_listen.into())?;
     let load = Load::new(args.capacity);
     let service = GreeterServer::new(Hello::new(&args, &load));
     let view = ServerView::new();
@@ -105,6 +107,10 @@ async fn run(args: Args) -> Result<u8, Error> {
     }
     let server = builder.build(Routes::new(service).add_service(channelz.into_service()))?;
     let signals = Termination::install().map_err(Error::Signals)?;
+    telemetry.watch_server(server.stats());
+    if let Some(address) = telemetry.serve_page().await.map_err(Error::Metrics)? {
+        info!("metrics: http://{address}/metrics");
+    }
     let listeners = program::listen(&args.listen, "--listen or GREETER_LISTEN").await?;
     program::announce(&listeners);
     let code = signals.serve(server, listeners).await?.exit_code();

@@ -2,9 +2,8 @@
 //! for Prometheus. HTTP/1.1 on a port of its own, because Prometheus scrapes with nothing else
 //! without TLS, and because addresses are not for every client's eyes.
 
-use std::{convert::Infallible, fmt::Write as _, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr};
 
-use bytes::Bytes;
 use evenkeel_control::{
     Control,
     grpclb::Grpclb,
@@ -13,26 +12,12 @@ use evenkeel_control::{
     xds::Xds,
 };
 use evenkeel_server::ServerStats;
-use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    task::JoinSet,
-    time::timeout,
+use evenkeel_telemetry::{
+    Telemetry,
+    metrics::{CONTENT_TYPE, Family, Kind as FamilyKind, Value},
+    page::{self, Answer},
 };
-use tracing::warn;
-
-/// Readers at once; further ones wait to be accepted.
-const CONNECTIONS_MAX: usize = 20;
-/// How long a connection may take in all, whatever it asks.
-const CONNECTION_TIME_MAX: Duration = Duration::from_secs(60);
-/// How long a reader may take for the head of a request.
-const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
-/// After an error of accept, which is a shortage of this process's.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+use tokio::net::TcpListener;
 
 /// What is shown.
 #[derive(Clone)]
@@ -41,6 +26,8 @@ pub(crate) struct Shown {
     pub(crate) grpclb: Grpclb,
     pub(crate) xds: Option<Xds>,
     pub(crate) server: ServerStats,
+    /// What is counted of the server's calls.
+    pub(crate) telemetry: Telemetry,
 }
 
 /// Listens; the error says which flag to change.
@@ -56,46 +43,11 @@ pub(crate) async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves until it is dropped.
 pub(crate) async fn serve(listener: TcpListener, shown: Shown) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
-    loop {
-        let Ok(permit) = room.clone().acquire_owned().await else { return };
-        while connections.try_join_next().is_some() {}
-        match listener.accept().await {
-            Ok((socket, _)) => {
-                let shown = shown.clone();
-                connections.spawn(async move {
-                    // Readers that come and go are no event.
-                    let _ = timeout(CONNECTION_TIME_MAX, connection(socket, shown)).await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                warn!(%error, "the admin port can't accept");
-                // A timer that ends with the server; at once it would fail again.
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn connection(socket: TcpStream, shown: Shown) -> Result<(), hyper::Error> {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let response = shown.answer(request.method(), request.uri().path());
-        std::future::ready(Ok::<_, Infallible>(response))
-    });
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME_MAX)
-        .serve_connection(TokioIo::new(socket), service)
-        .await
+    page::serve(listener, "the admin port", move |path| shown.answer(path)).await;
 }
 
 impl Shown {
-    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
-        if method != Method::GET {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "expected GET\n".into());
-        }
+    fn answer(&self, path: &str) -> Answer {
         match path {
             "/status" => {
                 let mut status = Status::of(&self.control, &self.grpclb);
@@ -103,24 +55,21 @@ impl Shown {
                     status = status.with_xds(xds);
                 }
                 match serde_json::to_string_pretty(&status) {
-                    Ok(json) => text(StatusCode::OK, "application/json", json + "\n"),
-                    Err(error) => {
-                        let error = error.to_string();
-                        text(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", error)
-                    }
+                    Ok(json) => Answer::page("application/json", json + "\n"),
+                    Err(error) => Answer::failed(error.to_string()),
                 }
             }
-            "/metrics" => text(StatusCode::OK, "text/plain; version=0.0.4", self.metrics()),
-            other => {
-                let mut problem = String::from("expected /status or /metrics, got ");
-                // Writing to a String does not fail.
-                let _ = writeln!(problem, "{other:?}");
-                text(StatusCode::NOT_FOUND, "text/plain", problem)
-            }
+            "/metrics" => Answer::page(CONTENT_TYPE, self.metrics()),
+            other => Answer::not_found(format!("expected /status or /metrics, got {other:?}\n")),
         }
     }
 
     fn metrics(&self) -> String {
+        self.own_metrics().into_text() + &self.telemetry.prometheus()
+    }
+
+    /// What the balancer itself counts.
+    pub(crate) fn own_metrics(&self) -> Page {
         let mut page = Page::default();
         status::write_metrics(&mut page, &self.control, &self.grpclb);
         if let Some(xds) = &self.xds {
@@ -130,15 +79,21 @@ impl Shown {
         let events = counters.map(|(name, count)| ([("event", name)], count as f64));
         let help = "Events of the gRPC server, limits that were hit among them.";
         page.metric(Kind::Counter, "evenkeel_balancer_server_events_total", help, events);
-        page.into_text()
+        page
     }
 }
 
-fn text(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
-    response
+/// The balancer's metrics in the form in which they are sent.
+pub(crate) fn families(page: Page) -> impl Iterator<Item = Family> {
+    page.into_metrics().into_iter().map(|metric| {
+        let kind = match metric.kind {
+            Kind::Counter => FamilyKind::Counter,
+            Kind::Gauge => FamilyKind::Gauge,
+        };
+        let mut family = Family::new(metric.name, kind, "", metric.help);
+        for (labels, value) in metric.samples {
+            family.add(labels, Value::Number(value));
+        }
+        family
+    })
 }

@@ -22,7 +22,7 @@ use evenkeel_server::{
     ConfigError, Health, ServeError, Server, ServerView, ShutdownHandle, Termination, tls::TlsError,
 };
 use evenkeel_telemetry::{SettingsError, Telemetry};
-use program::{EXIT_CONFIG, EXIT_FAILURE, ListenError, SPANS_WAIT, tls};
+use program::{Counting, EXIT_CONFIG, EXIT_FAILURE, ListenError, SPANS_WAIT, tls};
 use tokio::{task::JoinSet, time::Instant};
 use tonic::service::Routes;
 use tracing::{error, info};
@@ -88,7 +88,8 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<u8, Error> {
-    let telemetry = Telemetry::from_env("grpclb")?;
+    let shows = if args.admin_listen.is_some() { Counting::Kept } else { Counting::AsAsked };
+    let telemetry = program::telemetry("grpclb", shows)?;
     let (control, mut tasks) = start_sources(&args)?;
     let mut settings = GrpclbSettings::default();
     settings.client_stats_interval = args.client_stats_interval;
@@ -112,11 +113,18 @@ async fn run(args: Args) -> Result<u8, Error> {
     let ending = (grpclb.clone(), xds.clone());
     tasks.spawn(end_streams(server.shutdown_handle(), args.drain_delay, ending));
     let signals = Termination::install().map_err(Error::Signals)?;
+    let shown =
+        Shown { control, grpclb, xds, server: server.stats(), telemetry: telemetry.clone() };
+    // Without itself: it would keep itself alive.
+    let counted = Shown { telemetry: Telemetry::off(), ..shown.clone() };
+    telemetry.add_metrics(move |out| out.extend(admin::families(counted.own_metrics())));
+    if let Some(address) = telemetry.serve_page().await.map_err(Error::Admin)? {
+        info!("metrics: http://{address}/metrics");
+    }
     if let Some(address) = args.admin_listen {
         let listener = admin::listen(address).await.map_err(Error::Admin)?;
         let address = listener.local_addr().map_err(Error::Admin)?;
         info!("status: http://{address}/status, metrics: http://{address}/metrics");
-        let shown = Shown { control, grpclb, xds, server: server.stats() };
         tasks.spawn(admin::serve(listener, shown));
     }
     let listeners = program::listen(&args.listen, "--listen or GRPCLB_LISTEN").await?;

@@ -8,12 +8,16 @@ pub mod tls;
 use std::{
     ffi::OsString,
     io::{self, IsTerminal as _},
+    net::SocketAddr,
     process::ExitCode,
     time::Duration,
 };
 
 use clap::Parser;
-use evenkeel_telemetry::log::{FORMAT_VARIABLE, LogFormat, WithTraceIds};
+use evenkeel_telemetry::{
+    MetricsSettings, SettingsError, Telemetry,
+    log::{FORMAT_VARIABLE, LogFormat, WithTraceIds},
+};
 use tracing_subscriber::EnvFilter;
 
 pub use listen::{ListenError, announce, listen};
@@ -59,6 +63,38 @@ pub fn start_log(level: &str) -> Result<(), ExitCode> {
     // Already set when another entry point of the same process was here first; then that one stays.
     let _ = log.try_init();
     Ok(())
+}
+
+/// Who wants metrics beside OpenTelemetry's variables.
+#[derive(Clone, Copy, Debug)]
+pub enum Counting {
+    /// Nobody.
+    AsAsked,
+    /// A page for Prometheus there, by a flag.
+    Page(SocketAddr),
+    /// A page of the program's own.
+    Kept,
+}
+
+/// Spans and metrics as OpenTelemetry's variables ask for them, and as the program does.
+///
+/// # Errors
+///
+/// A variable that can't be meant.
+pub fn telemetry(service: &str, counting: Counting) -> Result<Telemetry, SettingsError> {
+    let metrics = match counting {
+        Counting::AsAsked => return Telemetry::from_env(service),
+        Counting::Page(address) => MetricsSettings::kept(service)?.page(address),
+        Counting::Kept => MetricsSettings::kept(service)?,
+    };
+    Telemetry::spans_from_env(service)?.with_metrics(&metrics)
+}
+
+/// [`Counting`] for an optional flag.
+impl From<Option<SocketAddr>> for Counting {
+    fn from(page: Option<SocketAddr>) -> Self {
+        page.map_or(Self::AsAsked, Self::Page)
+    }
 }
 
 /// Runs `main` on a runtime of its own, and leaves what it has spawned behind.

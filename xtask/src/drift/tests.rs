@@ -220,6 +220,20 @@ fn examples_and_apps_that_differ_are_found() {
 }
 
 #[test]
+fn metrics_that_no_program_has_and_alerts_without_a_runbook_are_found() {
+    let alerts = "docs/observability/alerts.yaml";
+    let dashboard = "docs/observability/dashboard.json";
+    are_found(&[
+        ("metrics", alerts, "attempt_started_total", "attempt_started"),
+        ("metrics", alerts, "grpc_client_attempt", "grpc_client_attempts"),
+        ("metrics", alerts, "#toofew", "#few"),
+        ("metrics", dashboard, "seconds_sum", "sum"),
+        ("metrics", dashboard, "grpc_client_call_duration_seconds_sum", "up"),
+        ("metrics", "docs/observability/README.md", "## TooFew", "## TooMany"),
+    ]);
+}
+
+#[test]
 fn files_that_nix_names_are_there() {
     are_found(&[("nix-files", "nix/scripts.nix", "./deploy.sh", "./deplay.sh")]);
 }

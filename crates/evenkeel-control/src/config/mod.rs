@@ -10,7 +10,7 @@ pub use lb_policy::{LbPolicy, LeastRequest, OutOfBand, RingHash, WeightedRoundRo
 pub use outlier::{FailurePercentage, OutlierDetection, SuccessRate};
 pub use xds::{
     Abort, Delay, Fault, IDENTITIES_MAX, Identity, Ingress, LocalityRule, Mtls, RULES_MAX, Retries,
-    RetryStatus, Secrets, Split, Xds,
+    RetryStatus, Secrets, Split, Tracing, Xds,
 };
 pub(crate) use yaml::address as endpoint_address;
 

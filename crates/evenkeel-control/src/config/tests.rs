@@ -147,6 +147,7 @@ services:
     mtls: {identity: client, servers: [\"spiffe://a.test/server\"]}
     ingress: {listen: \"0.0.0.0:8443\", application: \"0.0.0.0:8000\", identity: client}
     load_reports: true
+    tracing: {cluster: collector, percent: 1}
 - {name: canary, namespace: other, xds: {policy: least_request}}
 identities:
   client:
@@ -170,6 +171,8 @@ fn everything_that_clients_of_xds_can_be_told_is_read() {
     assert_eq!((failures.threshold, failures.enforcing), (50, 100));
     assert_eq!((xds.localities[0].weight, xds.localities[1].priority), (Some(3), 1));
     assert_eq!(xds.split[1].key(&key("greeter")), key("canary.other"));
+    let tracing = xds.tracing.as_ref().expect("set");
+    assert_eq!((tracing.cluster.as_str(), tracing.percent), ("collector", 1.0));
     assert_eq!(xds.timeout, Some(std::time::Duration::from_millis(1_500)));
     let least = LbPolicy::LeastRequest(LeastRequest { choice_count: 2 });
     assert_eq!(config.services[&key("canary.other")].xds.policy, least);
@@ -202,6 +205,9 @@ fn what_clients_of_xds_can_not_be_told_is_refused_with_its_place() {
         ("mtls: {identity: b, servers: [c.test]}", "2:", "one of `identities`, got \"b\""),
         ("mtls: {identity: b, servers: []}", "4:", "at least one name"),
         ("ingress: {listen: \"0.0.0.0:1\"}", "4:", "application"),
+        ("tracing: {cluster: \"a b\"}", "4:", "visible ASCII characters, got \"a b\""),
+        ("tracing: {cluster: a, percent: 101}", "4:", "at most 100, got 101"),
+        ("tracing: {percent: 1}", "4:", "cluster"),
         ("listen_on: here", "4:", "listen_on"),
     ] {
         let error = read(&xds(rest)).expect_err(rest);

@@ -21,6 +21,8 @@ const SHARE_MAX: i64 = 1_000_000;
 const PRIORITY_MAX: i64 = 127;
 /// The most retries of a call.
 const RETRIES_MAX: i64 = 10;
+/// Envoy's own limit of a name that it makes counters of.
+const CLUSTER_BYTES_MAX: usize = 60;
 
 /// What clients of xDS are told of a service beside its endpoints.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -64,6 +66,8 @@ pub struct Xds {
     pub ingress: Option<Ingress>,
     /// gRPC clients are asked to report their load (LRS).
     pub load_reports: bool,
+    /// Envoys send a span of each call to a collector; not when it is not set.
+    pub tracing: Option<Tracing>,
 }
 
 impl Default for Xds {
@@ -84,6 +88,7 @@ impl Default for Xds {
             mtls: None,
             ingress: None,
             load_reports: false,
+            tracing: None,
         }
     }
 }
@@ -222,6 +227,20 @@ pub struct Ingress {
     pub allow: Option<Allowed>,
 }
 
+/// Where Envoys send their spans.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tracing {
+    /// The cluster of the collector (OTLP over gRPC). It stands in the bootstrap: Envoy refuses a
+    /// listener whose collector it does not know.
+    #[serde(deserialize_with = "cluster")]
+    pub cluster: String,
+    /// How many of the calls without a trace of their own, in per cent. Those that have one are
+    /// sampled as it says.
+    #[serde(default = "all", deserialize_with = "percent")]
+    pub percent: f64,
+}
+
 /// Certificates of a client or server, in files that are followed when they change.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -311,6 +330,19 @@ fn split_weight<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
 
 fn percent<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
     checked(d, yaml::percent)
+}
+
+fn all() -> f64 {
+    100.0
+}
+
+fn cluster<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+    checked(d, |name: String| {
+        let is_good = (1..=CLUSTER_BYTES_MAX).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_graphic());
+        let expected = format!("expected a cluster's name of 1 to {CLUSTER_BYTES_MAX} visible");
+        if is_good { Ok(name) } else { Err(format!("{expected} ASCII characters, got {name:?}")) }
+    })
 }
 
 fn grpc_status<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {

@@ -4,43 +4,50 @@
 use std::time::Duration;
 
 use evenkeel::{Backoff, Channel};
-use tonic::{Code, Request, metadata::MetadataMap};
+use http::uri::PathAndQuery;
+use prost::Message;
+use tonic::{Code, Request, client, metadata::MetadataMap};
+use tonic_prost::ProstCodec;
 
-use super::ExportError;
-use crate::{
-    otlp::{ExportTraceServiceRequest, ExportTraceServiceResponse, TraceServiceClient},
-    settings::Settings,
-};
+use super::{ExportError, Signal};
+use crate::settings::Place;
 
 /// The longest wait between attempts to connect; a collector that is back should be found soon.
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
 
 pub(super) struct Grpc {
-    client: TraceServiceClient<Channel>,
+    client: client::Grpc<Channel>,
     metadata: MetadataMap,
     timeout: Duration,
 }
 
 impl Grpc {
-    pub(super) fn new(settings: &Settings) -> Result<Self, String> {
-        let channel = Channel::builder(&settings.authority)
+    pub(super) fn new(place: &Place) -> Result<Self, String> {
+        let channel = Channel::builder(&place.authority)
             .user_agent(concat!("evenkeel-telemetry/", env!("CARGO_PKG_VERSION")))
             .backoff(Backoff { max: BACKOFF_MAX, ..Backoff::default() })
             .build()
             .map_err(|error| format!("OTLP over gRPC: {error}"))?;
-        let metadata = MetadataMap::from_headers(settings.headers.iter().cloned().collect());
-        let timeout = settings.timeout;
-        Ok(Self { client: TraceServiceClient::new(channel), metadata, timeout })
+        let metadata = MetadataMap::from_headers(place.headers.iter().cloned().collect());
+        Ok(Self { client: client::Grpc::new(channel), metadata, timeout: place.timeout })
     }
 
-    pub(super) async fn send(
+    pub(super) async fn send<S: Signal>(
         &mut self,
-        message: ExportTraceServiceRequest,
-    ) -> Result<ExportTraceServiceResponse, ExportError> {
+        message: S::Request,
+    ) -> Result<S::Response, ExportError> {
         let mut request = Request::new(message);
         *request.metadata_mut() = self.metadata.clone();
         request.set_timeout(self.timeout);
-        match self.client.export(request).await {
+        let codec = ProstCodec::<S::Request, S::Response>::default();
+        // Generated clients ask as well; a channel of ours is always ready.
+        let ready = self.client.ready().await;
+        let path = PathAndQuery::from_static(S::METHOD);
+        let sent = match ready {
+            Ok(()) => self.client.unary(request, path, codec).await,
+            Err(status) => Err(status),
+        };
+        match sent {
             Ok(response) => Ok(response.into_inner()),
             Err(status) => {
                 let why = format!("{:?}: {}", status.code(), status.message());
@@ -64,3 +71,8 @@ fn is_passing(code: Code) -> bool {
             | Code::DataLoss
     )
 }
+
+/// What a message of OTLP has to be.
+pub(super) trait Protobuf: Message + Default + Clone + 'static {}
+
+impl<M: Message + Default + Clone + 'static> Protobuf for M {}

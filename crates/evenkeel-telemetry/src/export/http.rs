@@ -13,11 +13,8 @@ use hyper_util::rt::TokioIo;
 use prost::Message as _;
 use tokio::{net::TcpStream, task::JoinSet};
 
-use super::ExportError;
-use crate::{
-    otlp::{ExportTraceServiceRequest, ExportTraceServiceResponse},
-    settings::Settings,
-};
+use super::{ExportError, Signal};
+use crate::settings::Place;
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 /// A response is a few bytes, or an error's text.
@@ -33,25 +30,25 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) fn new(settings: &Settings) -> Self {
-        let Settings { authority, path, headers, .. } = settings.clone();
+    pub(super) fn new(place: &Place) -> Self {
+        let Place { authority, path, headers, .. } = place.clone();
         Self { authority, path, headers, connection: None, task: JoinSet::new() }
     }
 
-    pub(super) async fn send(
+    pub(super) async fn send<S: Signal>(
         &mut self,
-        message: &ExportTraceServiceRequest,
-    ) -> Result<ExportTraceServiceResponse, ExportError> {
+        message: &S::Request,
+    ) -> Result<S::Response, ExportError> {
         // Not put back unless the response was read to its end: what is left of it would be taken
         // for the next one's.
         let mut connection = self.connect().await?;
-        let request = self.request(message)?;
+        let request = self.request(message.encode_to_vec())?;
         let failed = |error: hyper::Error| ExportError::passing(chain(&error));
         let (head, body) = connection.send_request(request).await.map_err(failed)?.into_parts();
         let body = Limited::new(body, RESPONSE_BYTES_MAX).collect().await;
         let body = body.map_err(|error| ExportError::passing(error.to_string()))?.to_bytes();
         self.connection = Some(connection);
-        judge(head.status, &body)
+        judge::<S>(head.status, &body)
     }
 
     async fn connect(&mut self) -> Result<SendRequest<Full<Bytes>>, ExportError> {
@@ -73,12 +70,9 @@ impl Http {
         Ok(connection)
     }
 
-    fn request(
-        &self,
-        message: &ExportTraceServiceRequest,
-    ) -> Result<Request<Full<Bytes>>, ExportError> {
+    fn request(&self, message: Vec<u8>) -> Result<Request<Full<Bytes>>, ExportError> {
         let bad = |error: http::Error| ExportError::lasting(error.to_string());
-        let body = Full::new(Bytes::from(message.encode_to_vec()));
+        let body = Full::new(Bytes::from(message));
         let request = Request::post(self.path.as_str()).header(HOST, &self.authority);
         let mut request = request.body(body).map_err(bad)?;
         let headers: &mut HeaderMap = request.headers_mut();
@@ -91,9 +85,9 @@ impl Http {
 }
 
 /// The specification's list (OTLP, "Retryable response codes").
-fn judge(status: StatusCode, body: &[u8]) -> Result<ExportTraceServiceResponse, ExportError> {
+fn judge<S: Signal>(status: StatusCode, body: &[u8]) -> Result<S::Response, ExportError> {
     if status.is_success() {
-        let decoded = ExportTraceServiceResponse::decode(body);
+        let decoded = S::Response::decode(body);
         // Taken is taken, however it is said.
         return Ok(decoded.unwrap_or_default());
     }
@@ -115,16 +109,17 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{export::Traces, otlp::ExportTraceServiceResponse};
 
     #[test]
     fn a_status_says_whether_another_try_is_worth_it() {
         let cases = [(429, true), (503, true), (500, false), (400, false), (302, false)];
         for (status, passing) in cases {
             let status = StatusCode::from_u16(status).expect("a status");
-            let error = judge(status, b"").expect_err("no success");
+            let error = judge::<Traces>(status, b"").expect_err("no success");
             assert_eq!(error.is_passing, passing, "{status}");
         }
-        let taken = judge(StatusCode::OK, b"").expect("taken");
+        let taken = judge::<Traces>(StatusCode::OK, b"").expect("taken");
         assert_eq!(taken, ExportTraceServiceResponse::default());
     }
 }

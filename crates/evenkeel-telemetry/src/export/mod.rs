@@ -4,6 +4,7 @@
 
 mod grpc;
 mod http;
+pub(crate) mod metrics;
 mod queue;
 
 use std::{sync::Arc, time::Duration};
@@ -19,7 +20,7 @@ use crate::{
         ExportTraceServiceRequest, ExportTraceServiceResponse, InstrumentationScope, Resource,
         ResourceSpans, ScopeSpans, Span,
     },
-    settings::{Protocol, Settings},
+    settings::{Place, Protocol, Settings},
 };
 pub(crate) use queue::Queue;
 pub use queue::SpanCounts;
@@ -50,6 +51,23 @@ impl ExportError {
     }
 }
 
+/// What is sent: spans or metrics.
+trait Signal {
+    /// The path of its method.
+    const METHOD: &'static str;
+    type Request: grpc::Protobuf;
+    type Response: grpc::Protobuf;
+}
+
+/// Spans.
+struct Traces;
+
+impl Signal for Traces {
+    const METHOD: &'static str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+    type Request = ExportTraceServiceRequest;
+    type Response = ExportTraceServiceResponse;
+}
+
 /// One of the two ways.
 enum Transport {
     Grpc(grpc::Grpc),
@@ -57,14 +75,27 @@ enum Transport {
 }
 
 impl Transport {
-    async fn send(
+    fn new(place: &Place) -> Result<Self, String> {
+        Ok(match place.protocol {
+            Protocol::Grpc => Self::Grpc(grpc::Grpc::new(place)?),
+            Protocol::HttpProtobuf => Self::Http(http::Http::new(place)),
+        })
+    }
+
+    /// One try, which takes no longer than `within`.
+    async fn send<S: Signal>(
         &mut self,
-        request: &ExportTraceServiceRequest,
-    ) -> Result<ExportTraceServiceResponse, ExportError> {
-        match self {
-            Self::Grpc(grpc) => grpc.send(request.clone()).await,
-            Self::Http(http) => http.send(request).await,
-        }
+        request: &S::Request,
+        within: Duration,
+    ) -> Result<S::Response, ExportError> {
+        let sent = async {
+            match self {
+                Self::Grpc(grpc) => grpc.send::<S>(request.clone()).await,
+                Self::Http(http) => http.send::<S>(request).await,
+            }
+        };
+        let late = || ExportError::passing(format!("no answer within {within:?}"));
+        tokio::time::timeout(within, sent).await.unwrap_or_else(|_| Err(late()))
     }
 }
 
@@ -88,15 +119,12 @@ impl Flusher {
 ///
 /// The collector's address can't be a channel's target.
 pub(crate) fn start(settings: &Settings, queue: Arc<Queue>) -> Result<Flusher, String> {
-    let transport = match settings.protocol {
-        Protocol::Grpc => Transport::Grpc(grpc::Grpc::new(settings)?),
-        Protocol::HttpProtobuf => Transport::Http(http::Http::new(settings)),
-    };
+    let place = &settings.place;
     let (asks, asked) = mpsc::channel(FLUSHES_MAX);
     let exporter = Exporter {
-        transport,
-        place: format!("{} over {}", settings.authority, settings.protocol),
-        timeout: settings.timeout,
+        transport: Transport::new(place)?,
+        place: place.to_string(),
+        timeout: place.timeout,
         delay: settings.delay,
         resource: settings.resource.clone(),
         queue,
@@ -202,14 +230,12 @@ impl Exporter {
     async fn send(&mut self, spans: Vec<Span>) -> Result<(), (ExportError, Vec<Span>)> {
         let count = spans.len() as u64;
         let request = self.request(spans);
-        let sent = tokio::time::timeout(self.timeout, self.transport.send(&request)).await;
-        let error = match sent {
-            Ok(Ok(response)) => {
+        let error = match self.transport.send::<Traces>(&request, self.timeout).await {
+            Ok(response) => {
                 self.accepted(count, response);
                 return Ok(());
             }
-            Ok(Err(error)) => error,
-            Err(_) => ExportError::passing(format!("no answer within {:?}", self.timeout)),
+            Err(error) => error,
         };
         let scopes = request.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
         Err((error, scopes.flat_map(|scope| scope.spans).collect()))

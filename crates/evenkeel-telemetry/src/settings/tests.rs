@@ -33,14 +33,14 @@ fn without_an_endpoint_or_switched_off_nothing_is_sent() {
 #[test]
 fn the_defaults_are_the_specifications() {
     let settings = good(&[TO]);
-    assert_eq!(settings.protocol, Protocol::HttpProtobuf);
-    assert_eq!(settings.authority, "collector:4318");
-    assert_eq!(settings.path, "/v1/traces");
-    assert_eq!(settings.timeout, Duration::from_secs(10));
+    assert_eq!(settings.place.protocol, Protocol::HttpProtobuf);
+    assert_eq!(settings.place.authority, "collector:4318");
+    assert_eq!(settings.place.path, "/v1/traces");
+    assert_eq!(settings.place.timeout, Duration::from_secs(10));
     assert_eq!(settings.delay, Duration::from_secs(5));
     assert_eq!((settings.queue_max, settings.batch_max), (2_048, 512));
     assert_eq!(settings.sampler, Sampler::default());
-    assert!(settings.headers.is_empty());
+    assert!(settings.place.headers.is_empty());
 }
 
 #[test]
@@ -55,11 +55,18 @@ fn the_variable_for_traces_goes_before_the_one_for_all() {
         ("OTEL_EXPORTER_OTLP_HEADERS", "a=1"),
         ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "Authorization=Basic%20eA==, b=2"),
     ]);
-    assert_eq!((settings.authority.as_str(), settings.path.as_str()), ("[::1]:9", "/exactly"));
-    assert_eq!(settings.protocol, Protocol::HttpProtobuf);
-    assert_eq!(settings.timeout, Duration::from_secs(2));
-    let headers: Vec<_> =
-        settings.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+    assert_eq!(
+        (settings.place.authority.as_str(), settings.place.path.as_str()),
+        ("[::1]:9", "/exactly")
+    );
+    assert_eq!(settings.place.protocol, Protocol::HttpProtobuf);
+    assert_eq!(settings.place.timeout, Duration::from_secs(2));
+    let headers: Vec<_> = settings
+        .place
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_bytes()))
+        .collect();
     assert_eq!(headers, [("authorization", &b"Basic eA=="[..]), ("b", b"2")]);
 }
 
@@ -73,10 +80,10 @@ fn endpoints_are_urls_and_for_grpc_also_a_host_with_its_port() {
         ("127.0.0.1:1", "127.0.0.1:1"),
     ] {
         let settings = good(&[("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint), grpc]);
-        assert_eq!(settings.authority, authority);
+        assert_eq!(settings.place.authority, authority);
     }
     let settings = good(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector/base/")]);
-    assert_eq!(settings.path, "/base/v1/traces");
+    assert_eq!(settings.place.path, "/base/v1/traces");
 }
 
 #[test]
@@ -126,18 +133,98 @@ fn headers_and_attributes_that_cannot_be_read_are_refused_and_not_shown() {
 #[test]
 fn the_readme_has_every_variable_that_is_read() {
     let asked = std::cell::RefCell::new(std::collections::BTreeSet::new());
-    let settings = Settings::read("test", &|name| {
+    let lookup = |name: &str| {
         asked.borrow_mut().insert(name.to_owned());
-        (name == TO.0).then(|| TO.1.to_owned())
-    });
-    settings.expect("good");
+        match name {
+            "OTEL_METRICS_EXPORTER" => Some("otlp,prometheus".to_owned()),
+            name => (name == TO.0).then(|| TO.1.to_owned()),
+        }
+    };
+    Settings::read("test", &lookup).expect("good");
+    MetricsSettings::read("test", &lookup).expect("good");
     let asked = asked.into_inner();
     let readme = include_str!("../../README.md");
     let rows = readme.lines().filter_map(|line| line.strip_prefix("| `"));
+    let rows = rows.filter(|row| row.starts_with(|c: char| c.is_ascii_uppercase()));
     let cells = rows.filter_map(|row| Some(row.split_once(" |")?.0));
     let names = cells.flat_map(|cell| cell.split(", "));
     let named = names.map(|name| name.trim_matches('`').to_owned());
     let known: std::collections::BTreeSet<String> = named.collect();
     assert_eq!(asked.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new());
     assert!(known.difference(&asked).all(|name| name == "LOG_FORMAT" || name == "RUST_LOG"));
+}
+
+fn metrics(variables: &[(&str, &str)]) -> Result<Option<MetricsSettings>, SettingsError> {
+    MetricsSettings::read("test", &|name| {
+        variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+    })
+}
+
+fn good_metrics(variables: &[(&str, &str)]) -> MetricsSettings {
+    metrics(variables).expect("good variables").expect("they ask for metrics")
+}
+
+#[test]
+fn metrics_go_to_the_same_collector_unless_a_variable_says_otherwise() {
+    let settings = good_metrics(&[TO]);
+    let place = settings.place.expect("an endpoint");
+    assert_eq!((place.authority.as_str(), place.path.as_str()), ("collector:4318", "/v1/metrics"));
+    assert_eq!(settings.page, None);
+    assert_eq!(settings.interval, Duration::from_secs(60));
+    assert_eq!(settings.timeout, Duration::from_secs(30));
+    let own = [TO, ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://other:1/exactly")];
+    let place = good_metrics(&own).place.expect("an endpoint");
+    assert_eq!((place.authority.as_str(), place.path.as_str()), ("other:1", "/exactly"));
+    let spans = read(&own).expect("good").expect("they ask for spans");
+    assert_eq!(spans.place.authority, "collector:4318");
+}
+
+#[test]
+fn metrics_that_nobody_asks_for_are_not_kept() {
+    for variables in [
+        &[][..],
+        &[TO, ("OTEL_METRICS_EXPORTER", "none")],
+        &[TO, ("OTEL_SDK_DISABLED", "true")],
+        &[("OTEL_METRICS_EXPORTER", "otlp")],
+        &[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://collector:4318")],
+        &[("OTEL_METRICS_EXPORTER", "prometheus"), ("OTEL_SDK_DISABLED", "true")],
+    ] {
+        assert!(metrics(variables).expect("good").is_none(), "{variables:?}");
+    }
+}
+
+#[test]
+fn a_page_is_where_the_specification_has_it_or_where_it_is_asked_for() {
+    let page = ("OTEL_METRICS_EXPORTER", "prometheus");
+    let settings = good_metrics(&[TO, page]);
+    assert!(settings.place.is_none());
+    assert_eq!(settings.page.expect("a page").to_string(), "127.0.0.1:9464");
+    let there =
+        [("OTEL_EXPORTER_PROMETHEUS_HOST", "::"), ("OTEL_EXPORTER_PROMETHEUS_PORT", "8001")];
+    let settings = good_metrics(&[page, there[0], there[1]]);
+    assert_eq!(settings.page.expect("a page").to_string(), "[::]:8001");
+    let both = good_metrics(&[TO, ("OTEL_METRICS_EXPORTER", "otlp, prometheus")]);
+    assert!(both.place.is_some() && both.page.is_some());
+}
+
+#[test]
+fn a_bad_value_for_metrics_is_refused_with_its_variable() {
+    for (name, value, expected) in [
+        ("OTEL_METRICS_EXPORTER", "console", "otlp, prometheus or none"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "1m", "a number from 1 to 600000"),
+        ("OTEL_METRIC_EXPORT_TIMEOUT", "0", "a number from 1 to 600000"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta", "cumulative"),
+        ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/json", "grpc or http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "collector", "a URL such as"),
+    ] {
+        let error = metrics(&[(name, value), TO]).expect_err(value).to_string();
+        assert!(error.starts_with(&format!("{name}: expected")), "{error}");
+        assert!(error.contains(expected) && error.ends_with(&format!("{value:?}")), "{error}");
+    }
+    for (name, value) in
+        [("OTEL_EXPORTER_PROMETHEUS_HOST", "here"), ("OTEL_EXPORTER_PROMETHEUS_PORT", "0")]
+    {
+        let error = metrics(&[("OTEL_METRICS_EXPORTER", "prometheus"), (name, value)]);
+        assert!(error.expect_err(value).to_string().starts_with(name));
+    }
 }

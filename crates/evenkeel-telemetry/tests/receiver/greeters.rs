@@ -2,10 +2,12 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use evenkeel_server::{Server, ShutdownHandle};
+use evenkeel::Channel;
+use evenkeel_server::{Server, ServerStats, ShutdownHandle};
 use evenkeel_telemetry::Telemetry;
 use helloworld::{
     HelloReply, HelloRequest,
+    greeter_client::GreeterClient,
     greeter_server::{Greeter, GreeterServer},
 };
 use tokio::{net::TcpListener, sync::watch, time::timeout};
@@ -42,6 +44,7 @@ impl Greeter for Hello {
 pub(crate) struct Greeting {
     pub(crate) at: SocketAddr,
     pub(crate) handle: ShutdownHandle,
+    pub(crate) stats: ServerStats,
     hung: watch::Sender<usize>,
 }
 
@@ -60,7 +63,18 @@ pub(crate) async fn greeter(telemetry: &Telemetry) -> Greeting {
     let builder = telemetry.server(Server::builder().drain_delay(Duration::ZERO));
     let server =
         builder.build(Routes::new(GreeterServer::new(Hello { hung: hung.clone() }))).unwrap();
-    let handle = server.shutdown_handle();
+    let (handle, stats) = (server.shutdown_handle(), server.stats());
     tokio::spawn(server.serve([listener]));
-    Greeting { at, handle, hung }
+    Greeting { at, handle, stats, hung }
+}
+
+/// So many calls, one after the other, none of which may fail or take long.
+pub(crate) async fn calls(telemetry: &Telemetry, backend: SocketAddr, count: usize) {
+    let target = format!("ipv4:{backend}");
+    let channel = telemetry.channel(Channel::builder(&target), &target).build().unwrap();
+    let mut client = GreeterClient::new(channel);
+    for _ in 0..count {
+        let call = client.say_hello(HelloRequest { name: "you".into() });
+        timeout(LIMIT, call).await.expect("in time").expect("calls are unaffected");
+    }
 }

@@ -1,9 +1,10 @@
-//! A receiver of OTLP for tests, over gRPC and over HTTP/1.1: keeps every span, and can be told to
-//! refuse or not to answer.
+//! A receiver of OTLP for tests, over gRPC and over HTTP/1.1: keeps every span and every request
+//! with metrics, and can be told to refuse or not to answer.
 
 #![allow(dead_code)] // each test uses a part of it
 
 pub(crate) mod greeters;
+pub(crate) mod log;
 
 use std::{
     collections::BTreeMap,
@@ -16,10 +17,11 @@ use std::{
 use bytes::Bytes;
 use evenkeel_server::Server;
 use evenkeel_telemetry::{
-    Settings,
+    MetricsSettings, Settings,
     otlp::{
-        ExportTraceServiceRequest, ExportTraceServiceResponse, Span, TraceService,
-        TraceServiceServer, Value,
+        ExportMetricsServiceRequest, ExportMetricsServiceResponse, ExportTraceServiceRequest,
+        ExportTraceServiceResponse, MetricsService, MetricsServiceServer, Span, TraceService,
+        TraceServiceServer, Value, metrics::Metric,
     },
 };
 use http::{HeaderMap, StatusCode};
@@ -47,6 +49,7 @@ struct Got {
     spans: Vec<Span>,
     resources: Vec<BTreeMap<String, String>>,
     headers: Vec<HeaderMap>,
+    metrics: Vec<Vec<Metric>>,
 }
 
 /// The receiver, on both protocols. Clones are the same.
@@ -71,7 +74,8 @@ impl Receiver {
             grpc: grpc.local_addr().unwrap(),
             http: http.local_addr().unwrap(),
         };
-        let routes = Routes::new(TraceServiceServer::new(receiver.clone()));
+        let routes = Routes::new(TraceServiceServer::new(receiver.clone()))
+            .add_service(MetricsServiceServer::new(receiver.clone()));
         let server = Server::builder().drain_delay(Duration::ZERO).build(routes).unwrap();
         tokio::spawn(server.serve([grpc]));
         tokio::spawn(receiver.clone().serve_http(http));
@@ -104,13 +108,39 @@ impl Receiver {
         self.got.lock().unwrap().headers.clone()
     }
 
-    async fn take(&self, headers: HeaderMap, request: ExportTraceServiceRequest) -> bool {
+    /// The metrics of each request.
+    pub(crate) fn metrics(&self) -> Vec<Vec<Metric>> {
+        self.got.lock().unwrap().metrics.clone()
+    }
+
+    /// Counts a request; false when it is to be refused.
+    async fn takes(&self) -> bool {
         self.requests.send_modify(|n| *n += 1);
         let mood = *self.mood.borrow();
         match mood {
-            Mood::Refusing => return false,
+            Mood::Refusing => false,
             Mood::Silent => std::future::pending().await,
-            Mood::Taking => {}
+            Mood::Taking => true,
+        }
+    }
+
+    async fn take_metrics(&self, headers: HeaderMap, request: ExportMetricsServiceRequest) -> bool {
+        if !self.takes().await {
+            return false;
+        }
+        let mut got = self.got.lock().unwrap();
+        got.headers.push(headers);
+        for resource in request.resource_metrics {
+            got.resources.push(attributes(&resource.resource.unwrap().attributes));
+            let scopes = resource.scope_metrics.into_iter();
+            got.metrics.push(scopes.flat_map(|scope| scope.metrics).collect());
+        }
+        true
+    }
+
+    async fn take(&self, headers: HeaderMap, request: ExportTraceServiceRequest) -> bool {
+        if !self.takes().await {
+            return false;
         }
         let mut got = self.got.lock().unwrap();
         got.headers.push(headers);
@@ -139,12 +169,22 @@ impl Receiver {
         request: http::Request<hyper::body::Incoming>,
     ) -> Result<http::Response<Full<Bytes>>, Infallible> {
         let (head, body) = request.into_parts();
-        assert_eq!((head.method.as_str(), head.uri.path()), ("POST", "/v1/traces"));
+        assert_eq!(head.method, "POST");
         assert_eq!(head.headers["content-type"], "application/x-protobuf");
         let body = body.collect().await.unwrap().to_bytes();
-        let message = ExportTraceServiceRequest::decode(body).unwrap();
+        let is_taken = match head.uri.path() {
+            "/v1/traces" => {
+                let message = ExportTraceServiceRequest::decode(body).unwrap();
+                self.take(head.headers, message).await
+            }
+            "/v1/metrics" => {
+                let message = ExportMetricsServiceRequest::decode(body).unwrap();
+                self.take_metrics(head.headers, message).await
+            }
+            other => panic!("expected a path of OTLP, got {other}"),
+        };
         let mut response = http::Response::new(Full::default());
-        if !self.take(head.headers, message).await {
+        if !is_taken {
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         }
         Ok(response)
@@ -154,6 +194,30 @@ impl Receiver {
     pub(crate) fn settings(&self, protocol: &str, more: &[(&str, &str)]) -> Settings {
         let at = if protocol == "grpc" { self.grpc } else { self.http };
         settings(at, protocol, more)
+    }
+
+    /// The same for metrics.
+    pub(crate) fn metrics_settings(
+        &self,
+        protocol: &str,
+        more: &[(&str, &str)],
+    ) -> MetricsSettings {
+        let at = if protocol == "grpc" { self.grpc } else { self.http };
+        metrics_settings(at, protocol, more)
+    }
+}
+
+#[tonic::async_trait]
+impl MetricsService for Receiver {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        let headers = request.metadata().clone().into_headers();
+        match self.take_metrics(headers, request.into_inner()).await {
+            true => Ok(Response::new(ExportMetricsServiceResponse::default())),
+            false => Err(Status::unavailable("not now")),
+        }
     }
 }
 
@@ -173,16 +237,26 @@ impl TraceService for Receiver {
 
 /// Settings by variables, as users make them.
 pub(crate) fn settings(at: SocketAddr, protocol: &str, more: &[(&str, &str)]) -> Settings {
+    Settings::read("test", &|name| variable(at, protocol, more, name)).unwrap().unwrap()
+}
+
+/// The same for metrics.
+pub(crate) fn metrics_settings(
+    at: SocketAddr,
+    protocol: &str,
+    more: &[(&str, &str)],
+) -> MetricsSettings {
+    MetricsSettings::read("test", &|name| variable(at, protocol, more, name)).unwrap().unwrap()
+}
+
+fn variable(at: SocketAddr, protocol: &str, more: &[(&str, &str)], name: &str) -> Option<String> {
     let endpoint = format!("http://{at}");
     let own = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
     ];
-    let lookup = |name: &str| {
-        let found = more.iter().chain(&own).find(|(key, _)| *key == name);
-        found.map(|(_, value)| (*value).to_owned())
-    };
-    Settings::read("test", &lookup).unwrap().unwrap()
+    let found = more.iter().chain(&own).find(|(key, _)| *key == name);
+    found.map(|(_, value)| (*value).to_owned())
 }
 
 /// Attributes as text.

@@ -1,17 +1,23 @@
-//! Tells the call layers how a call ended: exactly once, also when it is dropped.
+//! Tells the call layers and the meter how a call ended: exactly once, also when it is dropped.
 
 use std::sync::Arc;
 
 use http::request::Parts;
+use tokio::time::Instant;
 
+use super::{metered::Metered, outgoing::Outgoing};
 use crate::{
     edge::{Code, Status},
     layers::{CallLayer, CallStart, OnCallEnd},
+    meter::CallMeter,
 };
 
-/// Held by a call from its beginning to its end; empty without layers.
+/// Held by a call from its beginning to its end; empty without layers and a meter.
 #[derive(Default)]
-pub(crate) struct CallEnding(Vec<OnCallEnd>);
+pub(crate) struct CallEnding {
+    layers: Vec<OnCallEnd>,
+    metered: Option<Metered>,
+}
 
 impl CallEnding {
     /// Runs the layers, in order, until one refuses.
@@ -23,9 +29,49 @@ impl CallEnding {
         for layer in layers {
             let Parts { uri, headers, extensions, .. } = &mut *parts;
             let mut start = CallStart { path: uri.path(), headers, extensions };
-            self.0.extend(layer.start(&mut start)?);
+            self.layers.extend(layer.start(&mut start)?);
         }
         Ok(())
+    }
+
+    /// From now on the call is counted, if there is something that counts.
+    pub(crate) fn meter(&mut self, meter: Option<&Arc<dyn CallMeter>>, path: &str, now: Instant) {
+        self.metered = meter.map(|meter| Metered::begin(meter, path, now));
+    }
+
+    /// An attempt is about to send this body.
+    pub(crate) fn sends(&mut self, body: &Outgoing) {
+        if let Some(metered) = &mut self.metered {
+            metered.sends(body.to_send());
+        }
+    }
+
+    /// A piece of the response came.
+    pub(crate) fn received(&mut self, data: &[u8]) {
+        if let Some(metered) = &mut self.metered {
+            metered.received(data);
+        }
+    }
+
+    /// An attempt that the server never processed is sent again.
+    pub(crate) fn attempt_lost(&mut self) {
+        if let Some(metered) = &mut self.metered {
+            metered.lost();
+        }
+    }
+
+    /// An attempt failed and will be repeated, after a wait.
+    pub(crate) fn attempt_failed(&mut self, code: Code) {
+        if let Some(metered) = &mut self.metered {
+            metered.failed(code);
+        }
+    }
+
+    /// That wait is over.
+    pub(crate) fn attempt_again(&mut self) {
+        if let Some(metered) = &mut self.metered {
+            metered.again();
+        }
     }
 
     /// The call ended so; later endings don't count.
@@ -34,8 +80,11 @@ impl CallEnding {
     }
 
     fn tell(&mut self, code: Option<Code>) {
+        if let Some(metered) = self.metered.take() {
+            metered.end(code.unwrap_or(Code::Cancelled));
+        }
         // From the inside out.
-        while let Some(end) = self.0.pop() {
+        while let Some(end) = self.layers.pop() {
             end(code);
         }
     }

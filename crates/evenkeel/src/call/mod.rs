@@ -6,6 +6,7 @@ mod ending;
 mod failure;
 mod feedback;
 mod head;
+mod metered;
 mod outgoing;
 mod pinned;
 mod replay;
@@ -142,6 +143,8 @@ impl CallFuture {
                     let now = Instant::now();
                     if let Some(call) = this.call {
                         call.begin(now);
+                        let meter = this.channel.shared().defaults.meter.as_ref();
+                        this.ending.meter(meter, call.path(), now);
                         this.deadline.set(call.deadline().map(sleep_until));
                     }
                     if let Some(body) = this.body {
@@ -180,6 +183,7 @@ impl CallFuture {
                 }
                 Stage::Backoff { wait, .. } => {
                     ready!(wait.as_mut().poll(cx));
+                    this.ending.attempt_again();
                     *this.stage = Stage::Pick(None);
                 }
                 Stage::Done => return Poll::Ready(Err(Status::internal("polled after its end"))),
@@ -205,7 +209,8 @@ impl CallFuture {
         this.retries.throttle = snapshot.config.throttle().cloned();
         let (retries, kind) = (this.retries.count, *this.kind);
         let since = this.waiting.as_ref().map_or(now, |waiting| waiting.since());
-        let sending = Sending { call, body, offered: this.offered, retries, kind, now, since };
+        let (offered, ending) = (&mut *this.offered, &mut *this.ending);
+        let sending = Sending { call, body, offered, ending, retries, kind, now, since };
         let wait_for = match pick(shared, &snapshot, sending)? {
             Picked::Sent(attempt) => {
                 *this.stage = Stage::Sent(attempt);
@@ -296,10 +301,14 @@ impl CallFuture {
         let config = &shared.snapshot.load().config;
         let random = fastrand::u64(..);
         let wait = this.retries.next(config, call.path(), code, pushback, random);
-        let Some(wait) = wait.filter(|_| body.can_repeat()) else { return false };
         let (address, attempt) = (&slot.transport.address, this.retries.count);
+        if std::mem::take(&mut this.retries.is_throttled) {
+            shared.recorder.record(&Event::RetryThrottled { address });
+        }
+        let Some(wait) = wait.filter(|_| body.can_repeat()) else { return false };
         shared.recorder.record(&Event::Retry { address, attempt });
         *this.kind = AttemptKind::Retry;
+        this.ending.attempt_failed(edge::code_of(Some(code)));
         let wait = Box::pin(sleep_until(Instant::now() + wait));
         *this.stage = Stage::Backoff { wait, _counted: InBackoff::begin(shared) };
         true
@@ -328,6 +337,7 @@ impl CallFuture {
         };
         if is_safe && this.body.as_ref().is_some_and(Outgoing::can_repeat) {
             attempt.feedback.finish(CallOutcome::NotSent);
+            this.ending.attempt_lost();
             let event = Event::TransparentRetry { address: &transport.address };
             this.channel.shared().recorder.record(&event);
             let is_counted = !matches!(lost, Lost::NeverWritten);
@@ -403,6 +413,7 @@ struct Sending<'a> {
     call: &'a mut Call,
     body: &'a mut Outgoing,
     offered: &'a mut Option<StreamSlot>,
+    ending: &'a mut CallEnding,
     retries: u32,
     kind: AttemptKind,
     now: Instant,
@@ -411,7 +422,7 @@ struct Sending<'a> {
 }
 
 fn pick(shared: &Shared, snapshot: &Snapshot, sending: Sending<'_>) -> Result<Picked, Status> {
-    let Sending { call, body, offered, retries, kind, now, since } = sending;
+    let Sending { call, body, offered, ending, retries, kind, now, since } = sending;
     let mut wait_for = WaitFor::Picker(None);
     // Without a free slot the next pick may have one; after as many as there are connections, all
     // are taken.
@@ -470,6 +481,7 @@ fn pick(shared: &Shared, snapshot: &Snapshot, sending: Sending<'_>) -> Result<Pi
         if stream_id > STREAM_ID_RETIRE {
             transport.seen.retire();
         }
+        ending.sends(body);
         body.send(stream)?;
         return Ok(Picked::Sent(Attempt { response, stream_id, slot, feedback }));
     }

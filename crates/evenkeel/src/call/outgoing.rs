@@ -8,12 +8,13 @@ use std::{
     pin::Pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
+use evenkeel_proto::framing::MessageBytes;
 use futures_util::task::AtomicWaker;
 use h2::{Reason, SendStream};
 use http_body::{Body, Frame};
@@ -22,7 +23,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::replay::Claim;
+use super::{metered::Sent, replay::Claim};
 use crate::{
     channel::Shared,
     edge::{RequestBody, Status},
@@ -84,6 +85,8 @@ pub(crate) struct PumpState {
     gave_up: AtomicBool,
     /// Why the pump ended its stream: the request body's own error, say.
     error: OnceLock<Status>,
+    /// Bytes of messages that went out on the present stream, where they are counted.
+    pub(super) sent: AtomicU64,
 }
 
 impl PumpState {
@@ -198,6 +201,21 @@ impl Outgoing {
         matches!(self, Self::Whole(w) if w.kept.first.is_none() && w.once.is_empty())
     }
 
+    /// What the next attempt sends, for who counts it.
+    pub(crate) fn to_send(&self) -> Sent {
+        match self {
+            Self::Unread(_) => Sent::Whole(0),
+            Self::Whole(Whole { kept, once }) => {
+                let mut bytes = MessageBytes::default();
+                kept.frames().chain(once.iter().cloned()).for_each(|frame| {
+                    bytes.add(&frame);
+                });
+                Sent::Whole(bytes.total())
+            }
+            Self::Pumped(pump) => Sent::Pumped(pump.state.clone()),
+        }
+    }
+
     /// Sends the body, from its start, on an attempt's stream.
     ///
     /// # Errors
@@ -245,9 +263,12 @@ fn spawn(body: RequestBody, kept: Kept, once: Vec<Bytes>, shared: &Arc<Shared>) 
         pump: AtomicWaker::new(),
         gave_up: AtomicBool::new(!kept.whole),
         error: OnceLock::new(),
+        sent: AtomicU64::new(0),
     });
+    let sizes = shared.defaults.meter.is_some().then(MessageBytes::default);
     let (streams, receiver) = mpsc::channel(STREAMS_MAX);
-    let work = PumpWork { body, kept, once, ended: false, state: state.clone(), streams: receiver };
+    let (ended, state_of_work) = (false, state.clone());
+    let work = PumpWork { body, kept, once, ended, sizes, state: state_of_work, streams: receiver };
     let task = shared.runtime.spawn(work.run()).abort_handle();
     Pump { state, streams, task }
 }
@@ -257,6 +278,8 @@ struct PumpWork {
     kept: Kept,
     once: Vec<Bytes>,
     ended: bool,
+    /// Of the present stream, where they are counted.
+    sizes: Option<MessageBytes>,
     state: Arc<PumpState>,
     streams: mpsc::Receiver<SendStream<Bytes>>,
 }
@@ -306,7 +329,9 @@ impl PumpWork {
     /// request body.
     async fn serve(&mut self, stream: &mut SendStream<Bytes>) -> Result<(), Status> {
         let kept: Vec<Bytes> = self.kept.frames().chain(mem::take(&mut self.once)).collect();
+        self.sizes = self.sizes.map(|_| MessageBytes::default());
         for frame in kept {
+            self.count(&frame);
             if !send(stream, frame).await {
                 return Ok(());
             }
@@ -331,6 +356,7 @@ impl PumpWork {
                     if !self.kept.keep(&data) {
                         self.let_go();
                     }
+                    self.count(&data);
                     if !send(stream, data).await {
                         return Ok(());
                     }
@@ -340,6 +366,12 @@ impl PumpWork {
         // An error here is the stream's, and reaches the call by its response.
         let _ = stream.send_data(Bytes::new(), true);
         Ok(())
+    }
+
+    fn count(&mut self, data: &[u8]) {
+        if let Some(sizes) = &mut self.sizes {
+            self.state.sent.store(sizes.add(data), Ordering::Relaxed);
+        }
     }
 
     fn let_go(&mut self) {

@@ -88,7 +88,7 @@ impl ResponseBody {
     }
 
     fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Some(Held { stream, .. }) = &mut self.held else { return Poll::Ready(None) };
+        let Some(Held { stream, ending, .. }) = &mut self.held else { return Poll::Ready(None) };
         // Behind the first message of most calls there is nothing but their trailers.
         if self.frames == 1
             && !self.data_ended
@@ -101,6 +101,7 @@ impl ResponseBody {
                 Poll::Ready(Some(Ok(data))) => {
                     self.frames = self.frames.saturating_add(1).min(2);
                     self.unreleased += data.len();
+                    ending.received(&data);
                     self.release(UNRELEASED_BYTES_MAX);
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }

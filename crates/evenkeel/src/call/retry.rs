@@ -107,6 +107,8 @@ pub(crate) struct Retries {
     since_pushback: u32,
     /// Whom to tell of a success.
     pub(crate) throttle: Option<Arc<Throttle>>,
+    /// The throttle alone kept the latest failure from being repeated.
+    pub(crate) is_throttled: bool,
 }
 
 impl Retries {
@@ -124,10 +126,12 @@ impl Retries {
         if !policy.retryable.contains(code) && pushback != Pushback::Never {
             return None;
         }
-        if config.throttle.as_ref().is_some_and(|throttle| !throttle.failure()) {
+        let is_throttled = config.throttle.as_ref().is_some_and(|throttle| !throttle.failure());
+        if self.count + 1 >= policy.attempts_max {
             return None;
         }
-        if self.count + 1 >= policy.attempts_max {
+        if is_throttled {
+            self.is_throttled = pushback != Pushback::Never;
             return None;
         }
         let wait = match pushback {

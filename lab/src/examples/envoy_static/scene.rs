@@ -9,6 +9,7 @@ use crate::{
     error::LabError,
     examples::proxied::Sidecar,
     run::Run,
+    spans::EGRESS,
     stage::Stage,
 };
 
@@ -73,6 +74,11 @@ pub(super) async fn start_with(
         envoy::backends(dns::SERVICE, BACKEND_PORT),
         envoy::resolver(stage.dns.address()),
     ];
+    if let Some(spans) = &stage.spans {
+        replacements.extend(envoy::traced(spans.address()));
+        replacements.push(envoy::tracer());
+        spans.expect_envoy(EGRESS);
+    }
     replacements.extend(change.map(|(piece, by)| (piece, by.to_owned())));
     let config = envoy::substitute(&envoy::SIDECAR_STATIC, &replacements)?;
     let name = format!("{}-{name}", stage.phase);

@@ -19,7 +19,8 @@ use crate::{
 
 /// Without `--envoy-concurrency`, which would be 1.
 const WORKERS: u16 = 4;
-/// The kernel deals connections to workers by chance: that all 8 go to one of 4 is one run of 16,384.
+/// The kernel deals connections to workers by chance: that all 8 go to one of 4 is one run of
+/// 16,384.
 const CLIENTS: usize = 8;
 /// Each client's last turn ends in the middle of a round.
 const FLAGS: [&str; 6] = ["--count", "101", "--rate", "100", "--warmup", "5s"];

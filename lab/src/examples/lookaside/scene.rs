@@ -38,6 +38,7 @@ impl Scene {
         let stage = Stage::open(run.clone(), phase, settings).await?;
         let slices = Slices::start(&run, phase, &stage.block).await?;
         let mut balancers = Balancers::new(run, phase, stage.block.clone(), &slices, rules)?;
+        balancers.trace_to(stage.spans.clone());
         balancers.start(&BALANCERS).await?;
         let addresses = BALANCERS.map(|number| balancers.address(number));
         stage.dns.publish_balancers(&addresses).await;

@@ -8,11 +8,12 @@ use std::{path::Path, sync::Arc, time::Duration};
 use super::proxied::Sidecar;
 use crate::{
     balancers::Balancers,
-    envoy::{self, Envoy, File, Replacement, Setup, Stats},
+    envoy::{self, Envoy, File, Replacement, SPANS_CLUSTER, Setup, Stats},
     error::LabError,
     faults::CallFault,
     fronts::Fronts,
     istiod::{self, Istiod},
+    spans::{EGRESS, INGRESS},
     stage::Stage,
 };
 
@@ -80,7 +81,14 @@ impl Told {
         let (run, block) = (Arc::clone(&stage.run), Arc::clone(&stage.block));
         let config = configuration(&stage, &words, fault);
         let mut balancers = Balancers::new(run, &stage.phase, block, slices, &config)?;
+        balancers.trace_to(stage.spans.clone());
         balancers.start(&[BALANCER]).await?;
+        if let Some(spans) = &stage.spans {
+            spans.expect_envoy(EGRESS);
+            if fronts.is_some() {
+                spans.expect_envoy(INGRESS);
+            }
+        }
         if let Some(fronts) = fronts {
             let fronts = fronts(&stage, replacements(&stage, &balancers));
             stage.fleet.put_behind(fronts);
@@ -236,11 +244,17 @@ fn configuration(stage: &Stage, words: &Words, fault: CallFault) -> String {
         CallFault::Abort => "    fault: { abort: { percent: 50, grpc_status: 10 } }\n",
         CallFault::Delay => "    fault: { delay: { percent: 100, time_s: 0.1 } }\n",
     };
+    let traced = stage.spans.iter();
+    let traced: String =
+        traced.map(|_| format!("    tracing: {{ cluster: {SPANS_CLUSTER} }}\n")).collect();
     let listen = stage.block.sidecar(1);
-    format!("{service}  xds:\n    listen: {listen}\n{CALLS}{xds}{fault}{file}")
+    format!("{service}  xds:\n    listen: {listen}\n{CALLS}{traced}{xds}{fault}{file}")
 }
 
 fn replacements(stage: &Stage, balancers: &Balancers) -> Vec<Replacement> {
     let balancer = balancers.address(BALANCER);
-    vec![envoy::admin(), envoy::balancer(balancer), envoy::resolver(stage.dns.address())]
+    let mut all = vec![envoy::admin(), envoy::balancer(balancer)];
+    all.push(envoy::resolver(stage.dns.address()));
+    all.extend(stage.spans.iter().flat_map(|spans| envoy::traced(spans.address())));
+    all
 }

@@ -231,6 +231,21 @@ const PAGE: &str = "
 Rust 1.95
 ";
 
+const INSTRUMENTS: &str = "//! Table.
+instruments! {
+    STARTED: Counter \"grpc.client.attempt.started\" \"{attempt}\"
+        \"Attempts.\",
+    DURATION: Histogram \"grpc.client.call.duration\" \"s\"
+        \"Time.\",
+}
+";
+
+const ALERTS: &str = "
+- alert: TooFew
+  expr: sum by (grpc_target) (rate(grpc_client_attempt_started_total[5m])) < 1
+  annotations: { runbook: docs/observability/README.md#toofew }
+";
+
 const IMAGES: &str = "
 [images.evenkeel-client]
 program = \"client\"
@@ -267,7 +282,11 @@ pub(super) fn files() -> Vec<File> {
         ("crates/core/Cargo.toml", core),
         text("crates/core/src/lib.rs", tested),
         text("crates/core/tests/it.rs", "//! Test.\n"),
+        text("crates/evenkeel-telemetry/src/metrics/instruments.rs", INSTRUMENTS),
         text("docs/images.md", "`evenkeel-client` and `evenkeel-greeter`\n"),
+        text("docs/observability/README.md", "## TooFew\n"),
+        text("docs/observability/alerts.yaml", ALERTS),
+        text("docs/observability/dashboard.json", "\"sum(grpc_client_call_duration_seconds_sum)\""),
         text("docs/versions.md", "MSRV: 1.95\n"),
         text("flake.nix", "systems = [ \"aarch64-linux\" \"x86_64-linux\" ];\n"),
         text("lab/BUILD.bazel", lab),

@@ -164,7 +164,8 @@ impl Said {
             match dialect {
                 Dialect::Envoy => {
                     if let Some(listen) = xds.listen {
-                        let listener = listener::egress(&name, listen, &name);
+                        let traced = xds.tracing.as_ref();
+                        let listener = listener::egress(&name, listen, &name, traced);
                         self.add(Kind::Listener, resource(&name, &listener));
                     }
                 }
@@ -193,7 +194,9 @@ impl Said {
         // Faults, retries and hashes are the client's side.
         let plain = Xds::default();
         let route = route(&name, &[(name.clone(), 1)], &plain, Dialect::Envoy);
-        let listener = listener::ingress(&name, at(ingress.listen, None), &name, ingress);
+        let listen = at(ingress.listen, None);
+        let said = (ingress, xds.tracing.as_ref());
+        let listener = listener::ingress(&name, listen, &name, said);
         self.identities.extend(ingress.identity.clone());
         self.add(Kind::Cluster, resource(&name, &cluster));
         self.add(Kind::Route, resource(&name, &route));

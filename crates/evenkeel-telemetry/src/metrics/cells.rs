@@ -1,0 +1,155 @@
+//! Numbers that many threads count in and one reads now and then. Each thread has a stripe, so that
+//! callers do not fight for a cache line; a lock, or OpenTelemetry's own counters with a map behind
+//! each, would cost more than a pick.
+
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    thread::available_parallelism,
+};
+
+/// Stripes at most; threads beyond share them.
+const STRIPES_MAX: usize = 8;
+/// Numbers that fill two cache lines, which processors fetch together.
+const LINE: usize = 16;
+
+/// Threads so far that counted.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static THREAD: usize = THREADS.fetch_add(1, Ordering::Relaxed);
+}
+
+fn stripes() -> usize {
+    static STRIPES: OnceLock<usize> = OnceLock::new();
+    *STRIPES.get_or_init(|| {
+        let threads = available_parallelism().map_or(STRIPES_MAX, usize::from);
+        threads.min(STRIPES_MAX).next_power_of_two()
+    })
+}
+
+/// A row of numbers, once for each stripe.
+pub(super) struct Striped {
+    cells: Box<[AtomicU64]>,
+    /// From a number to the same one in the next stripe.
+    stride: usize,
+}
+
+impl Striped {
+    pub(super) fn new(len: usize) -> Self {
+        let stride = len.next_multiple_of(LINE);
+        Self { cells: (0..stride * stripes()).map(|_| AtomicU64::new(0)).collect(), stride }
+    }
+
+    /// The first of this thread's numbers.
+    fn own(&self) -> usize {
+        // The number of stripes is a power of two.
+        let stripe = THREAD.with(|thread| *thread) & (self.cells.len() / self.stride - 1);
+        stripe * self.stride
+    }
+
+    pub(super) fn add(&self, index: usize, count: u64) {
+        self.cells[self.own() + index].fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(super) fn sum(&self, index: usize) -> u64 {
+        let cells = self.cells[index..].iter().step_by(self.stride);
+        cells.map(|cell| cell.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+    }
+}
+
+/// The upper bounds of a histogram's ranges, in whole steps of what is recorded.
+#[derive(Debug)]
+pub(super) struct Bounds {
+    pub(super) values: &'static [u64],
+    /// Steps in one unit of the metric.
+    pub(super) per_unit: f64,
+}
+
+/// How many values were in which range, and their sum.
+pub(super) struct Histogram {
+    bounds: &'static Bounds,
+    cells: Striped,
+}
+
+impl Histogram {
+    pub(super) fn new(bounds: &'static Bounds) -> Self {
+        // One range above the last bound, and the sum.
+        Self { bounds, cells: Striped::new(bounds.values.len() + 2) }
+    }
+
+    pub(super) fn record(&self, value: u64) {
+        let range = self.bounds.values.partition_point(|bound| *bound < value);
+        let cells = &self.cells.cells[self.cells.own()..];
+        cells[range].fetch_add(1, Ordering::Relaxed);
+        cells[self.bounds.values.len() + 1].fetch_add(value, Ordering::Relaxed);
+    }
+
+    pub(super) fn read(&self) -> Distribution {
+        let Bounds { values, per_unit } = self.bounds;
+        let counts = (0..=values.len()).map(|range| self.cells.sum(range)).collect();
+        let sum = self.cells.sum(values.len() + 1) as f64 / per_unit;
+        let bounds = values.iter().map(|bound| *bound as f64 / per_unit).collect();
+        Distribution { bounds, counts, sum }
+    }
+}
+
+/// What a histogram has seen so far.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Distribution {
+    /// The upper bounds of the ranges, which include them; above the last is one more range.
+    pub bounds: Vec<f64>,
+    /// Values in each range.
+    pub counts: Vec<u64>,
+    /// The sum of all values.
+    pub sum: f64,
+}
+
+impl Distribution {
+    /// How many values there were.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::instruments::{LATENCY, SIZE};
+
+    #[test]
+    fn a_bound_is_in_the_range_below_it() {
+        let histogram = Histogram::new(&SIZE);
+        for value in [0, 1, 1024, 1025, u64::from(u32::MAX) + 1, u64::from(u32::MAX) + 2] {
+            histogram.record(value);
+        }
+        let seen = histogram.read();
+        assert_eq!(seen.counts, [1, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
+        assert_eq!(seen.count(), 6);
+        assert_eq!(seen.sum, 8_589_934_592.0 + 2_050.0 + 1.0);
+    }
+
+    #[test]
+    fn bounds_of_times_are_a66s_decimals_exactly() {
+        let bounds = Histogram::new(&LATENCY).read().bounds;
+        assert_eq!(bounds[..5], [0.0, 0.00001, 0.00005, 0.0001, 0.0003]);
+        assert_eq!(bounds[32..36], [0.65, 0.8, 1.0, 2.0]);
+        assert_eq!(bounds.len(), 41);
+        assert!(bounds.is_sorted());
+    }
+
+    #[test]
+    fn what_threads_count_adds_up() {
+        let cells = Striped::new(3);
+        std::thread::scope(|scope| {
+            for _ in 0..2 * STRIPES_MAX {
+                scope.spawn(|| (0..1_000).for_each(|_| cells.add(2, 1)));
+            }
+        });
+        assert_eq!((cells.sum(0), cells.sum(2)), (0, 16_000));
+    }
+}
