@@ -111,7 +111,7 @@ struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = value_parser!(u16).range(1..=64))]
     envoy_concurrency: u16,
-    /// Who tells the Envoys of example 4 everything; not with --on cluster
+    /// Who tells Envoys everything, where both can: example 4 here, example 3 on a cluster
     #[arg(long, value_enum, value_name = "WHO")]
     control_plane: Option<ControlPlane>,
     /// Istio's pilot-discovery, instead of $ISTIOD or one on $PATH
@@ -376,16 +376,11 @@ async fn run_on_cluster(arguments: &RunArgs) -> ExitCode {
         return could_not_run("--programs is for this machine; a cluster runs images");
     }
     let at = &arguments.at;
-    if arguments.control_plane.is_some() {
-        return could_not_run(
-            "expected no --control-plane with --on cluster: there each overlay says who it is",
-        );
-    }
     let plan = match cluster::plan(
         &arguments.examples,
         arguments.all,
         &arguments.phase,
-        at,
+        (at, arguments.control_plane),
         arguments.yes,
     ) {
         Ok(plan) => plan,

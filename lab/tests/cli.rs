@@ -36,10 +36,6 @@ fn an_istiod_that_was_named_and_is_none_is_exit_2_before_anything_starts() {
     let error = text(&output.stderr);
     assert!(error.contains("--istiod names /nonexistent, which is no program"), "{error}");
     assert!(output.stdout.is_empty());
-    let on_cluster = ["--on", "cluster", "--context", "none", "--control-plane", "istiod"];
-    let output = lab(&[&["run", "mesh"][..], &on_cluster].concat());
-    assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("expected no --control-plane with --on cluster"));
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! What is promised of connections between the pods of a mesh.
 
+use std::collections::BTreeSet;
+
 use super::Check;
+use crate::client::Report;
 
 /// What one Envoy counts of connections to or from other pods.
 #[derive(Clone, Copy, Debug, Default)]
@@ -113,6 +116,63 @@ pub(crate) fn caller_named(
     }
 }
 
+/// Every connection of a client's Envoy to servers was TLS, and the servers showed certificates.
+pub(crate) fn secured(id: &'static str, from: Secured, breaks: &'static str) -> Check {
+    let Secured { connections, handshakes, without_certificate } = from;
+    Check {
+        id,
+        holds: connections > 0 && handshakes == connections && without_certificate == 0,
+        expected: "every connection to a server has a TLS handshake, with its certificate"
+            .to_owned(),
+        seen: format!(
+            "{handshakes} handshakes of {connections} connections, {without_certificate} without \
+             a certificate"
+        ),
+        breaks,
+    }
+}
+
+/// None of `calls_min` calls of `who` was answered, and all that failed did with one of `codes`.
+pub(crate) fn all_refused(
+    id: &'static str,
+    report: &Report,
+    (who, codes): (&str, &[&str]),
+    calls_min: u64,
+    breaks: &'static str,
+) -> Check {
+    let count = |code: &&str| report.by_code.get(*code).copied().unwrap_or_default();
+    let with_code: u64 = codes.iter().map(count).sum();
+    let code = codes.join(" or ");
+    Check {
+        id,
+        holds: report.ok == 0 && with_code == report.fail && report.fail >= calls_min,
+        expected: format!("{who}: all of >= {calls_min} calls fail with {code}"),
+        seen: format!("{} answered, {with_code} of {} with {code}", report.ok, report.fail),
+        breaks,
+    }
+}
+
+/// Of the containers that a namespace with pod security *restricted* would refuse there is none but
+/// `known`.
+pub(crate) fn restricted_refuses_only(
+    id: &'static str,
+    refused: &BTreeSet<String>,
+    known: &str,
+    breaks: &'static str,
+) -> Check {
+    let names: Vec<&str> = refused.iter().map(String::as_str).collect();
+    Check {
+        id,
+        holds: names.iter().all(|name| *name == known),
+        expected: format!("pod security restricted would refuse nothing but {known}"),
+        seen: match names.as_slice() {
+            [] => "it would refuse nothing".to_owned(),
+            names => format!("it would refuse {}", names.join(", ")),
+        },
+        breaks,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,5 +238,48 @@ mod tests {
         assert!(!check(300, 1, 4));
         assert!(!check(300, 0, 0), "it was never tried");
         assert!(!check(0, 0, 4), "nobody was answered");
+    }
+
+    #[test]
+    fn a_connection_of_the_client_without_tls_or_no_connection_at_all_is_found() {
+        let of = |connections, handshakes, without_certificate| Secured {
+            connections,
+            handshakes,
+            without_certificate,
+        };
+        assert!(secured("s", of(3, 3, 0), BREAKS).holds);
+        for bad in [of(3, 2, 0), of(3, 3, 1), of(0, 0, 0)] {
+            assert!(!secured("s", bad, BREAKS).holds, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn one_answer_or_one_other_code_shows_that_not_all_were_refused() {
+        let report = |ok, fail, denied| Report {
+            calls: ok + fail,
+            ok,
+            fail,
+            by_code: [("PERMISSION_DENIED".to_owned(), denied)].into(),
+            ..Report::default()
+        };
+        let check = |report: &Report| {
+            all_refused("r", report, ("somebody", &["PERMISSION_DENIED"]), 100, BREAKS).holds
+        };
+        assert!(check(&report(0, 100, 100)));
+        assert!(!check(&report(1, 100, 100)), "one was answered");
+        assert!(!check(&report(0, 100, 99)), "one failed for another reason");
+        assert!(!check(&report(0, 0, 0)), "nobody called");
+    }
+
+    #[test]
+    fn a_container_of_ours_that_restricted_refuses_fails_the_check() {
+        let check = |names: &[&str]| {
+            let refused = names.iter().map(|name| (*name).to_owned()).collect();
+            restricted_refuses_only("r", &refused, "istio-init", BREAKS)
+        };
+        assert!(check(&["istio-init"]).holds);
+        assert!(check(&[]).holds, "Istio's CNI plug-in");
+        let bad = check(&["greeter", "istio-init"]);
+        assert!(!bad.holds && bad.seen.contains("greeter, istio-init"), "{}", bad.seen);
     }
 }

@@ -30,7 +30,8 @@ pub(crate) use lookaside::{
     calm_shares, dropped, last_list_serves, moved_within, reports_add_up, tail_better,
 };
 pub(crate) use mesh::{
-    Secured, Stranger, caller_named, impostor_unused, mutual_tls, strangers_refused,
+    Secured, Stranger, all_refused, caller_named, impostor_unused, mutual_tls,
+    restricted_refuses_only, secured, strangers_refused,
 };
 pub(crate) use shares::{
     Life, all_served_within, back_within, drained_cleanly, each_served, even_shares, none_failed,

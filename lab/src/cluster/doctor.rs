@@ -8,9 +8,9 @@ use serde::Deserialize;
 use crate::{clock::unix_s, doctor::Finding};
 
 use super::{
-    Where,
+    Where, istio,
     kubectl::{Kubectl, KubectlError, READ_LIMIT},
-    objects::{ConfigMap, List, Node, Slice, Workload},
+    objects::{ConfigMap, List, Node, Slice},
     overlay, time,
 };
 
@@ -225,24 +225,17 @@ fn ttl(map: &ConfigMap) -> Option<u32> {
 }
 
 async fn istio(kubectl: &Kubectl) -> Finding {
-    let args = ["deployments.apps", "--all-namespaces", "--selector=app=istiod"];
-    let (ok, seen) = match kubectl.get::<List<Workload>>(&args).await {
+    let (ok, seen) = match istio::find(kubectl).await {
         Err(error) => (false, format!("can't be seen: {error}")),
-        Ok(list) => match list.and_then(|list| list.items.into_iter().next()) {
-            None => (false, "no istiod".to_owned()),
-            Some(istiod) => {
-                let pod = &istiod.spec.template.spec;
-                let image = pod.containers.first().map_or("", |of| of.image.as_str());
-                (true, format!("{}/{}, {image}", istiod.metadata.namespace, istiod.metadata.name))
-            }
-        },
+        Ok(None) => (false, "no istiod".to_owned()),
+        Ok(Some(istiod)) => (true, istio::shown(&istiod)),
     };
     Finding {
         id: "istio",
         ok,
         required: false,
         seen,
-        hint: "Only the overlays istio and envoy-dynamic need it.",
+        hint: "Only the overlays istio and envoy-dynamic need it; without it they are not run.",
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -48,14 +48,35 @@ impl<'a> Driver<'a> {
         phase: &str,
         flags: &[&str],
     ) -> Result<Self, LabError> {
+        let always = ["--warmup", "60s"];
+        Self::start_as(stage, phase, &[&always[..], flags].concat(), |_| {}).await
+    }
+
+    /// The same with other flags alone, and with `change` made to the pod: who it is, for one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Driver::start`].
+    pub(super) async fn start_as(
+        stage: &'a Stage,
+        phase: &str,
+        flags: &[&str],
+        change: impl FnOnce(&mut Value),
+    ) -> Result<Self, LabError> {
         let deployment: Value = stage.get(&format!("deployment/{}", stage.overlay.client)).await?;
         let pod = format!("lab-client-{phase}");
-        let manifest = manifest(&deployment, &pod, flags).ok_or_else(|| {
+        let mut manifest = manifest(&deployment, &pod, flags).ok_or_else(|| {
             let client = stage.overlay.client;
             LabError::Cluster(format!("{client}: expected a container {CONTAINER} in its pods"))
         })?;
+        change(&mut manifest);
         stage.create(&manifest.to_string()).await?;
         Ok(Self { stage, pod })
+    }
+
+    /// The name of its pod.
+    pub(super) fn pod(&self) -> &str {
+        &self.pod
     }
 
     /// Waits until it has a READY subchannel to each of `backends`, or, through an Envoy, until
@@ -137,21 +158,33 @@ impl<'a> Driver<'a> {
 }
 
 /// A pod from the template of `deployment`, with the client's arguments replaced. Its labels are
-/// its own: with the Deployment's it would be adopted, and ended as one too many.
+/// its own, but for those that Istio's injector reads: with the Deployment's it would be adopted,
+/// and ended as one too many.
 fn manifest(deployment: &Value, name: &str, flags: &[&str]) -> Option<Value> {
     let mut spec = deployment.pointer("/spec/template/spec")?.clone();
     spec["restartPolicy"] = "Never".into();
     let containers = spec.get_mut("containers")?.as_array_mut()?;
     let client = containers.iter_mut().find(|of| of["name"] == CONTAINER)?;
-    let always = ["--output", "json", "--quiet", "--events", "--warmup", "60s"];
+    let always = ["--output", "json", "--quiet", "--events"];
     client["args"] = always.iter().chain(flags).copied().collect();
-    let labels = json!({ "app": "lab-client", "app.kubernetes.io/managed-by": "evenkeel-lab" });
+    let template = deployment.pointer("/spec/template/metadata")?;
+    let mut labels = injection(&template["labels"]);
+    labels.insert("app".to_owned(), "lab-client".into());
+    labels.insert("app.kubernetes.io/managed-by".to_owned(), "evenkeel-lab".into());
+    let annotations = injection(&template["annotations"]);
     Some(json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": { "name": name, "labels": labels },
+        "metadata": { "name": name, "labels": labels, "annotations": annotations },
         "spec": spec,
     }))
+}
+
+/// Those of `words`, labels or annotations, that say whether and how a pod gets a sidecar.
+fn injection(words: &Value) -> Map<String, Value> {
+    let words = words.as_object().into_iter().flatten();
+    let of_istio = words.filter(|(key, _)| key.starts_with("sidecar.istio.io/"));
+    of_istio.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// A log is the client's stdout and stderr: events, a line each, and at the end the report.
@@ -208,7 +241,9 @@ mod tests {
         let deployment = json!({
             "metadata": { "name": "greeter-client-round-robin" },
             "spec": { "template": {
-                "metadata": { "labels": { "app": "greeter-client-round-robin" } },
+                "metadata": { "labels": {
+                    "app": "greeter-client-round-robin", "sidecar.istio.io/inject": "true"
+                } },
                 "spec": {
                     "serviceAccountName": "greeter-client-round-robin",
                     "containers": [
@@ -219,6 +254,8 @@ mod tests {
         });
         let pod = manifest(&deployment, "lab-client-scale", &["--rate", "200"]).expect("a pod");
         assert_eq!(pod["metadata"]["labels"]["app"], "lab-client");
+        // What was deployed has a sidecar, so what is measured has one.
+        assert_eq!(pod["metadata"]["labels"]["sidecar.istio.io/inject"], "true");
         assert_eq!(pod["spec"]["serviceAccountName"], "greeter-client-round-robin");
         let client = &pod["spec"]["containers"][0];
         assert_eq!((&client["image"], &client["env"]), (&json!("i"), &json!([1])));

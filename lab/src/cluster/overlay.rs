@@ -1,8 +1,10 @@
 //! The examples that run on a cluster, as data: each is an overlay of `kustomize/`, with what its
 //! checks are called and what they may wait for. Title, picture and words are those of the same
-//! example on one machine.
+//! example on one machine, but for those that Istio feeds (`istio`).
 
 use std::path::{Path, PathBuf};
+
+use crate::cli::ControlPlane;
 
 /// What a client can know of a new pod, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,12 +19,23 @@ pub(super) enum Learns {
     EnvoyByDns,
     /// It knows nothing: an Envoy beside it is told over xDS.
     EnvoyByXds,
+    /// It knows nothing: Istio's injector has put an Envoy beside it, which istiod tells.
+    EnvoyByIstiod,
 }
 
 impl Learns {
     /// Whether an Envoy picks, so that the client's one connection is to that.
     pub(super) fn by_proxy(self) -> bool {
-        matches!(self, Self::EnvoyByDns | Self::EnvoyByXds)
+        matches!(self, Self::EnvoyByDns | Self::EnvoyByXds | Self::EnvoyByIstiod)
+    }
+
+    /// Who tells an Envoy everything, if somebody does.
+    pub(super) fn control_plane(self) -> Option<ControlPlane> {
+        match self {
+            Self::EnvoyByXds => Some(ControlPlane::Balancer),
+            Self::EnvoyByIstiod => Some(ControlPlane::Istiod),
+            _ => None,
+        }
     }
 
     /// Whether the endpoints come from DNS, in the end.
@@ -40,6 +53,10 @@ pub(super) struct Overlay {
     pub(super) folder: &'static str,
     /// The Deployment of its client.
     pub(super) client: &'static str,
+    /// The Deployment of its backends, and the Service whose slices list them.
+    pub(super) server: &'static str,
+    /// The Service that the client calls.
+    pub(super) service: &'static str,
     pub(super) learns: Learns,
     /// Within this time of its EndpointSlice a new pod serves, and one that goes is left.
     pub(super) limit_s: f64,
@@ -56,6 +73,8 @@ pub(super) enum Phase {
     Delete,
     Zone,
     Balancers,
+    Strangers,
+    Fault,
 }
 
 /// What the checks are called: as on one machine, where there is the same one.
@@ -78,6 +97,14 @@ pub(super) struct Ids {
     pub(super) zone_drained: &'static str,
     pub(super) zone_replaced: &'static str,
     pub(super) balancers_none_failed: &'static str,
+    pub(super) restricted: &'static str,
+    pub(super) strangers_none_failed: &'static str,
+    pub(super) strangers_mutual_tls: &'static str,
+    pub(super) strangers_refused: &'static str,
+    pub(super) strangers_by_identity: &'static str,
+    pub(super) fault_half_aborted: &'static str,
+    pub(super) fault_none_failed_without: &'static str,
+    pub(super) fault_none_rejected: &'static str,
 }
 
 macro_rules! ids {
@@ -100,6 +127,14 @@ macro_rules! ids {
             zone_drained: concat!($name, ".zone.drained"),
             zone_replaced: concat!($name, ".zone.replaced"),
             balancers_none_failed: concat!($name, ".balancers.none_failed"),
+            restricted: concat!($name, ".steady.restricted_but_init"),
+            strangers_none_failed: concat!($name, ".strangers.none_failed"),
+            strangers_mutual_tls: concat!($name, ".strangers.mutual_tls"),
+            strangers_refused: concat!($name, ".strangers.refused"),
+            strangers_by_identity: concat!($name, ".strangers.by_identity"),
+            fault_half_aborted: concat!($name, ".fault.half_aborted"),
+            fault_none_failed_without: concat!($name, ".fault.none_failed_without"),
+            fault_none_rejected: concat!($name, ".fault.none_rejected"),
         }
     };
 }
@@ -108,17 +143,36 @@ macro_rules! ids {
 const DNS_LIMIT_S: f64 = crate::dns::TTL_S as f64 + 1.0;
 /// No TTL lies between.
 const PUSH_LIMIT_S: f64 = 1.0;
+/// While changes keep coming istiod holds them, for 10 s at most (`PILOT_DEBOUNCE_MAX`).
+const ISTIOD_LIMIT_S: f64 = 12.0;
+/// Of the examples without Istio.
+const SERVER: &str = "greeter-server";
 const EVERY: &[Phase] = &[Phase::Steady, Phase::Scale, Phase::Rolling, Phase::Delete, Phase::Zone];
 
 const WITH_BALANCERS: &[Phase] =
     &[Phase::Steady, Phase::Scale, Phase::Rolling, Phase::Delete, Phase::Zone, Phase::Balancers];
 
-/// Every example that has an overlay that needs nothing but the cluster.
+const WITH_FAULTS: &[Phase] =
+    &[Phase::Steady, Phase::Scale, Phase::Rolling, Phase::Delete, Phase::Zone, Phase::Fault];
+
+const WITH_IDENTITIES: &[Phase] = &[
+    Phase::Steady,
+    Phase::Scale,
+    Phase::Rolling,
+    Phase::Delete,
+    Phase::Zone,
+    Phase::Strangers,
+    Phase::Fault,
+];
+
+/// Every overlay. Of an example with several the first is played when nobody says which.
 pub(super) static ALL: &[&Overlay] = &[
     &Overlay {
         name: "round-robin",
         folder: "round-robin",
         client: "greeter-client-round-robin",
+        server: SERVER,
+        service: SERVER,
         learns: Learns::Dns,
         limit_s: DNS_LIMIT_S,
         phases: EVERY,
@@ -128,6 +182,8 @@ pub(super) static ALL: &[&Overlay] = &[
         name: "envoy-static",
         folder: "envoy-static",
         client: "greeter-client-with-envoy-static",
+        server: SERVER,
+        service: SERVER,
         learns: Learns::EnvoyByDns,
         limit_s: DNS_LIMIT_S,
         phases: EVERY,
@@ -137,15 +193,41 @@ pub(super) static ALL: &[&Overlay] = &[
         name: "envoy-dynamic",
         folder: "envoy-dynamic-without-istio",
         client: "greeter-client-with-envoy-dynamic",
+        server: SERVER,
+        service: SERVER,
         learns: Learns::EnvoyByXds,
         limit_s: PUSH_LIMIT_S,
         phases: WITH_BALANCERS,
         ids: ids!("envoy-dynamic", "exact_turns", "to_4_within_1s"),
     },
     &Overlay {
+        name: "envoy-dynamic",
+        folder: "envoy-dynamic",
+        client: "greeter-client-with-envoy-dynamic",
+        server: SERVER,
+        service: "greeter-server-cluster-ip",
+        learns: Learns::EnvoyByIstiod,
+        limit_s: ISTIOD_LIMIT_S,
+        phases: WITH_FAULTS,
+        ids: ids!("envoy-dynamic", "exact_turns", "to_4_within_12s"),
+    },
+    &Overlay {
+        name: "mesh",
+        folder: "istio",
+        client: "greeter-client-istio",
+        server: "greeter-server-istio",
+        service: "greeter-server-istio",
+        learns: Learns::EnvoyByIstiod,
+        limit_s: ISTIOD_LIMIT_S,
+        phases: WITH_IDENTITIES,
+        ids: ids!("mesh", "exact_turns", "to_4_within_12s"),
+    },
+    &Overlay {
         name: "lookaside",
         folder: "lookaside",
         client: "greeter-client-lookaside-lb",
+        server: SERVER,
+        service: SERVER,
         learns: Learns::List,
         limit_s: PUSH_LIMIT_S,
         phases: WITH_BALANCERS,
@@ -155,6 +237,8 @@ pub(super) static ALL: &[&Overlay] = &[
         name: "kubernetes",
         folder: "kubernetes",
         client: "greeter-client-kubernetes",
+        server: SERVER,
+        service: SERVER,
         learns: Learns::Slices,
         limit_s: PUSH_LIMIT_S,
         phases: EVERY,
@@ -171,6 +255,8 @@ impl Phase {
             Self::Delete => "delete",
             Self::Zone => "zone",
             Self::Balancers => "balancers",
+            Self::Strangers => "strangers",
+            Self::Fault => "fault",
         }
     }
 
@@ -182,6 +268,8 @@ impl Phase {
             Self::Delete => "one pod of 3 is deleted, and the Deployment makes another",
             Self::Zone => "6 pods, and all of one zone are deleted at once",
             Self::Balancers => "the balancers are restarted: both are replaced, with drain",
+            Self::Strangers => "callers without a sidecar, and with another account's identity",
+            Self::Fault => "a VirtualService aborts 50 % of the calls, and is deleted again",
         }
     }
 }

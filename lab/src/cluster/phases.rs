@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use crate::{
     checks::{
         Life, all_served_within, drained_cleanly, each_served, even_shares, exact_turns,
-        none_failed, only_left_serves_after, replaced, reports_add_up,
+        none_failed, only_left_serves_after, replaced, reports_add_up, restricted_refuses_only,
     },
     client::{Event, Finished, What, first},
     clock::unix_s,
@@ -19,21 +19,22 @@ use crate::{
 
 use super::{
     driver::Driver,
+    istio, mesh,
     overlay::{Learns, Phase},
     pods::Backend,
-    stage::{BALANCER, SERVER, Stage, WRITE_LIMIT, address},
+    stage::{BALANCER, Stage, WRITE_LIMIT, address},
 };
 
 const STEADY: [&str; 4] = ["--count", "3300", "--rate", "300"];
 const STEADY_CALLS_MIN: u64 = 3_000;
 const STEADY_LIMIT: Duration = Duration::from_secs(120);
-const LOAD: [&str; 6] = ["--count", "0", "--rate", "200", "--slots", "100ms"];
-const CALLS_MIN: u64 = 1_000;
+pub(super) const LOAD: [&str; 6] = ["--count", "0", "--rate", "200", "--slots", "100ms"];
+pub(super) const CALLS_MIN: u64 = 1_000;
 const SLOT_S: f64 = 0.1;
 /// For the phase `zone`: two in each of three zones.
 const PODS_IN_ZONES: u8 = 6;
 /// Before and between the things that are done.
-const PAUSE: Duration = Duration::from_secs(2);
+pub(super) const PAUSE: Duration = Duration::from_secs(2);
 /// New pods whose timeline is told.
 const TOLD_MAX: usize = 3;
 const KILLED: &str = "terminationGracePeriodSeconds below drain delay + grace: SIGKILL ends the \
@@ -59,10 +60,12 @@ pub(super) async fn play(stage: &Stage, phase: Phase) -> Result<Option<PhaseRepo
         }
         Phase::Zone => zone(stage).await,
         Phase::Balancers => balancers(stage).await.map(Some),
+        Phase::Strangers => mesh::strangers(stage).await.map(Some),
+        Phase::Fault => mesh::fault(stage).await.map(Some),
     }
 }
 
-fn begin(phase: Phase, finished: &Finished, flags: &[&str]) -> PhaseReport {
+pub(super) fn begin(phase: Phase, finished: &Finished, flags: &[&str]) -> PhaseReport {
     let report = PhaseReport::new(phase.name(), phase.what(), &finished.report);
     report.set(flags, &[])
 }
@@ -104,6 +107,11 @@ async fn steady(stage: &Stage) -> Result<PhaseReport, LabError> {
             "--timeout 100us: shorter than a call",
         ),
     ];
+    if stage.overlay.learns == Learns::EnvoyByIstiod {
+        let refused = istio::refused(stage).await?;
+        let breaks = "a container without securityContext in kustomize/base";
+        found.checks.push(restricted_refuses_only(ids.restricted, &refused, istio::INIT, breaks));
+    }
     if let Some(before) = before {
         let started = report.attempts.as_ref().map_or(0, |attempts| attempts.started);
         let totals = stage.reported(&before, started).await?;
@@ -116,10 +124,14 @@ async fn steady(stage: &Stage) -> Result<PhaseReport, LabError> {
 }
 
 /// A client, and the backends that it has found.
-type Loaded<'a> = (Driver<'a>, Vec<Backend>);
+pub(super) type Loaded<'a> = (Driver<'a>, Vec<Backend>);
 
 /// A client under load that has found all backends.
-async fn loaded(stage: &Stage, phase: Phase, pods: usize) -> Result<Loaded<'_>, LabError> {
+pub(super) async fn loaded(
+    stage: &Stage,
+    phase: Phase,
+    pods: usize,
+) -> Result<Loaded<'_>, LabError> {
     let backends = stage.until_serving(pods).await?;
     let client = Driver::start(stage, phase.name(), &LOAD).await?;
     client.until_ready(&backends).await?;
@@ -128,7 +140,7 @@ async fn loaded(stage: &Stage, phase: Phase, pods: usize) -> Result<Loaded<'_>, 
 }
 
 /// Long enough for the newest pod to be found and to serve.
-fn settle(stage: &Stage) -> Duration {
+pub(super) fn settle(stage: &Stage) -> Duration {
     Duration::from_secs_f64(stage.overlay.limit_s) + PAUSE
 }
 
@@ -138,7 +150,8 @@ async fn scale(stage: &Stage) -> Result<PhaseReport, LabError> {
     stage.scale(1).await?;
     let left = stage.until_serving(1).await?;
     let one_left = unix_s();
-    sleep(PAUSE).await;
+    // So that there is something to look at after the last moment at which they may be called.
+    sleep(settle(stage)).await;
     stage.scale(4).await?;
     let four = stage.until_serving(4).await?;
     let all_ready = unix_s();
@@ -214,6 +227,7 @@ fn tell(found: &mut PhaseReport, stage: &Stage, new: &[Backend], events: &[Event
         // Its subchannel is the one to Envoy.
         Learns::EnvoyByDns => ("", "the rest of the TTL, CoreDNS's cache, and Envoy's turn"),
         Learns::EnvoyByXds => ("", "the balancer's watch, xDS, and Envoy's turn"),
+        Learns::EnvoyByIstiod => ("", "istiod's watch and its wait for more, xDS, Envoy's turn"),
     };
     for backend in new.iter().take(TOLD_MAX) {
         found.timelines.push(timeline::on_cluster(backend, &address(backend), (by, why), events));
@@ -225,7 +239,7 @@ fn tell(found: &mut PhaseReport, stage: &Stage, new: &[Backend], events: &[Event
 
 async fn rolling(stage: &Stage) -> Result<PhaseReport, LabError> {
     let (client, old) = loaded(stage, Phase::Rolling, 3).await?;
-    stage.restart(SERVER).await?;
+    stage.restart(stage.overlay.server).await?;
     let new = stage.until_serving(3).await?;
     sleep(settle(stage)).await;
     let finished = client.stop().await?;
@@ -334,6 +348,7 @@ fn one_pod(stage: &Stage) -> &'static str {
     match stage.overlay.learns {
         Learns::EnvoyByDns => "the name of the ClusterIP in the sidecar's configuration",
         Learns::EnvoyByXds => "GRPCLB_BACKENDS with one address instead of the watch",
+        Learns::EnvoyByIstiod => "a headless Service: Istio's sidecars balance nothing then",
         _ => "GREETER_LB_POLICY_NAME=pick_first: one new pod serves, not all",
     }
 }

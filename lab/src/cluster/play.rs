@@ -2,26 +2,30 @@
 //! and deleted after it, whatever happens in between.
 
 use std::{
+    collections::BTreeSet,
     io::IsTerminal as _,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use crate::{
+    cli::ControlPlane,
     clock::unix_s,
     error::LabError,
     examples,
-    report::{ExampleReport, PhaseReport, RunReport, SCHEMA},
+    report::{ExampleReport, NotRun, PhaseReport, RunReport, SCHEMA},
     run::{Run, cpus},
 };
 
 use super::{
-    Where, consent,
+    Where, consent, istio,
     kubectl::{Kubectl, KubectlError, READ_LIMIT},
-    overlay::{self, Overlay, Phase},
+    overlay::{self, Learns, Overlay, Phase},
     phases,
     stage::{self, Stage, WRITE_LIMIT},
 };
+
+type Chosen = Vec<(&'static Overlay, Vec<Phase>)>;
 
 const REAL: &[&str] = &["everything: pods, kubelet, DNS, API server, and the client, a pod too"];
 
@@ -29,7 +33,7 @@ const REAL: &[&str] = &["everything: pods, kubelet, DNS, API server, and the cli
 pub(crate) struct Plan {
     kubectl: Kubectl,
     kustomize: PathBuf,
-    chosen: Vec<(&'static Overlay, Vec<Phase>)>,
+    chosen: Chosen,
     yes: bool,
     /// Namespaces that were made and are not deleted yet.
     made: Mutex<Vec<String>>,
@@ -44,16 +48,16 @@ pub(crate) fn plan(
     words: &[String],
     all: bool,
     wanted: &[String],
-    at: &Where,
+    (at, control_plane): (&Where, Option<ControlPlane>),
     yes: bool,
 ) -> Result<Plan, String> {
     let mut overlays: Vec<&'static Overlay> = Vec::new();
     if all {
-        overlays.extend(overlay::ALL);
+        overlays.extend(overlay::ALL.iter().filter(|of| can_have(of, control_plane)));
     }
     for word in words {
-        let found = find(word)?;
-        if overlays.iter().all(|other| other.name != found.name) {
+        let found = find(word, control_plane)?;
+        if overlays.iter().all(|other| other.folder != found.folder) {
             overlays.push(found);
         }
     }
@@ -81,12 +85,27 @@ pub(crate) fn plan(
     })
 }
 
-fn find(word: &str) -> Result<&'static Overlay, String> {
+fn find(word: &str, asked: Option<ControlPlane>) -> Result<&'static Overlay, String> {
     let example = examples::find(word)?;
-    overlay::ALL.iter().copied().find(|of| of.name == example.name).ok_or_else(|| {
-        let known: Vec<&str> = overlay::ALL.iter().map(|of| of.name).collect();
-        format!("{} is not played on a cluster; {} are", example.name, known.join(", "))
+    let mut of_example = overlay::ALL.iter().copied().filter(|of| of.name == example.name);
+    if of_example.clone().next().is_none() {
+        let known: BTreeSet<&str> = overlay::ALL.iter().map(|of| of.name).collect();
+        let known: Vec<&str> = known.into_iter().collect();
+        return Err(format!(
+            "{} is not played on a cluster; {} are",
+            example.name,
+            known.join(", ")
+        ));
+    }
+    of_example.find(|of| can_have(of, asked)).ok_or_else(|| {
+        format!("{} is not played on a cluster under that control plane", example.name)
     })
+}
+
+/// Whether nobody tells Envoys there, or whoever was asked for, if somebody was.
+fn can_have(overlay: &Overlay, asked: Option<ControlPlane>) -> bool {
+    let has = overlay.learns.control_plane();
+    asked.is_none() || has.is_none() || has == asked
 }
 
 impl Plan {
@@ -98,9 +117,13 @@ impl Plan {
     /// The first thing that could not be done, or that the user does not want it done.
     pub(crate) async fn play(&self, run: &Arc<Run>) -> Result<RunReport, LabError> {
         let started_unix_s = unix_s();
-        self.ask(run).await?;
+        let (chosen, not_run) = self.equip(run).await?;
+        if let (true, Some(first)) = (chosen.is_empty(), not_run.first()) {
+            return Err(LabError::Cluster(first.why.clone()));
+        }
+        self.ask(run, &chosen).await?;
         let mut reports = Vec::new();
-        for (overlay, phases) in &self.chosen {
+        for (overlay, phases) in &chosen {
             reports.push(self.example(run, overlay, phases).await?);
         }
         Ok(RunReport {
@@ -111,8 +134,36 @@ impl Plan {
             cpus: cpus(),
             holds: reports.iter().all(|report| report.holds),
             examples: reports,
-            not_run: Vec::new(),
+            not_run,
         })
+    }
+
+    /// What can be played there: overlays that need Istio are left out where there is none.
+    async fn equip(&self, run: &Run) -> Result<(Chosen, Vec<NotRun>), LabError> {
+        let needs = |overlay: &Overlay| overlay.learns == Learns::EnvoyByIstiod;
+        if !self.chosen.iter().any(|(overlay, _)| needs(overlay)) {
+            return Ok((self.chosen.clone(), Vec::new()));
+        }
+        let why = match istio::find(&self.kubectl).await {
+            Ok(Some(istiod)) => {
+                run.progress().say("lab", &format!("istiod: {}", istio::shown(&istiod)));
+                return Ok((self.chosen.clone(), Vec::new()));
+            }
+            Ok(None) => {
+                "the overlay needs Istio, and there is no istiod on this cluster (a Deployment \
+                 with the label app=istiod in any namespace)"
+                    .to_owned()
+            }
+            Err(error) => format!("the overlay needs Istio, and istiod can't be seen: {error}"),
+        };
+        let (without, with): (Chosen, Chosen) =
+            self.chosen.iter().cloned().partition(|(overlay, _)| needs(overlay));
+        let mut not_run = Vec::new();
+        for (overlay, _) in without {
+            let example = examples::find(overlay.name).map_err(LabError::Cluster)?;
+            not_run.push(NotRun::new(example, &why));
+        }
+        Ok((with, not_run))
     }
 
     /// Deletes the namespaces that are left.
@@ -127,13 +178,13 @@ impl Plan {
     }
 
     /// Says which cluster it is and what will be done there, and asks whether it may.
-    async fn ask(&self, run: &Run) -> Result<(), LabError> {
+    async fn ask(&self, run: &Run, chosen: &Chosen) -> Result<(), LabError> {
         let context = self.kubectl.context();
         let template = "{.clusters[0].cluster.server}";
         let output = format!("jsonpath={template}");
         let args = ["config", "view", "--minify", "-o", &output];
         let server = self.kubectl.text(&args, None, READ_LIMIT).await?;
-        let names: Vec<&str> = self.chosen.iter().map(|(overlay, _)| overlay.name).collect();
+        let names: Vec<&str> = chosen.iter().map(|(overlay, _)| overlay.folder).collect();
         let what = format!(
             "context {context}, {server}: for each of {} a namespace evenkeel-lab-… is made, \
              kustomize/overlays/… applied in it, pods scaled, restarted and deleted in it, and \
@@ -170,6 +221,9 @@ impl Plan {
         let mut report = ExampleReport::new(example, played);
         report.real = REAL;
         report.doubles = &[];
+        if overlay.learns == Learns::EnvoyByIstiod {
+            istio::tell(&mut report);
+        }
         let names = overlay.phases.iter().map(|phase| phase.name());
         let ran = |name: &&str| report.phases.iter().any(|phase| phase.name == *name);
         report.phases_not_run = names.filter(|name| !ran(name)).collect();
@@ -182,10 +236,23 @@ impl Plan {
         // Noted first: the request may be carried out and its answer be lost.
         self.made.lock().unwrap_or_else(PoisonError::into_inner).push(namespace.clone());
         self.kubectl.text(&["create", "namespace", &namespace], None, WRITE_LIMIT).await?;
-        // As strict as a cluster can be: what the overlays promise of their pods is tried here.
-        let label = "pod-security.kubernetes.io/enforce=restricted";
-        self.kubectl.text(&["label", "namespace", &namespace, label], None, WRITE_LIMIT).await?;
+        let mut args = vec!["label", "namespace", &namespace];
+        args.extend(pod_security(overlay));
+        self.kubectl.text(&args, None, WRITE_LIMIT).await?;
         Ok(namespace)
+    }
+}
+
+/// As strict as a cluster can be: what the overlays promise of their pods is tried there. What
+/// Istio's injector adds is refused by that, unless its CNI plug-in is installed, so there the API
+/// server only warns, and a check says of what.
+fn pod_security(overlay: &Overlay) -> &'static [&'static str] {
+    match overlay.learns {
+        Learns::EnvoyByIstiod => &[
+            "pod-security.kubernetes.io/enforce=privileged",
+            "pod-security.kubernetes.io/warn=restricted",
+        ],
+        _ => &["pod-security.kubernetes.io/enforce=restricted"],
     }
 }
 
@@ -203,6 +270,15 @@ mod tests {
     use super::*;
 
     fn planned(words: &[&str], wanted: &[&str]) -> Result<Vec<&'static str>, String> {
+        planned_under(None, words, wanted)
+    }
+
+    /// The folders of what is played.
+    fn planned_under(
+        control_plane: Option<ControlPlane>,
+        words: &[&str],
+        wanted: &[&str],
+    ) -> Result<Vec<&'static str>, String> {
         let folder = std::env::temp_dir().join(format!("lab-plan-{:08x}", fastrand::u32(..)));
         std::fs::create_dir_all(folder.join("overlays")).expect("a new folder");
         let at = Where {
@@ -212,27 +288,58 @@ mod tests {
             ..Where::default()
         };
         let owned = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
-        let plan = plan(&owned(words), words.is_empty(), &owned(wanted), &at, true);
+        let at = (&at, control_plane);
+        let plan = plan(&owned(words), words.is_empty(), &owned(wanted), at, true);
         std::fs::remove_dir_all(&folder).ok();
         let name = |(overlay, phases): &(&'static Overlay, Vec<Phase>)| {
             assert!(!phases.is_empty());
-            overlay.name
+            overlay.folder
         };
         Ok(plan?.chosen.iter().map(name).collect())
     }
 
     #[test]
     fn examples_are_chosen_as_on_one_machine() {
-        let all = ["round-robin", "envoy-static", "envoy-dynamic", "lookaside", "kubernetes"];
+        let all = [
+            "round-robin",
+            "envoy-static",
+            "envoy-dynamic-without-istio",
+            "envoy-dynamic",
+            "istio",
+            "lookaside",
+            "kubernetes",
+        ];
         assert_eq!(planned(&[], &[]).unwrap(), all);
-        assert_eq!(planned(&["1", "2", "3", "5", "6", "kubernetes"], &["scale"]).unwrap(), all);
+        let once = planned(&["1", "2", "3", "4", "5", "6", "kubernetes"], &["scale"]).unwrap();
+        assert_eq!(once, [&all[..3], &all[4..]].concat());
+    }
+
+    #[test]
+    fn who_tells_envoys_can_be_chosen_and_leaves_other_examples_alone() {
+        let under = |who, words: &[&str]| planned_under(Some(who), words, &[]);
+        use ControlPlane::{Balancer, Istiod};
+        assert_eq!(under(Istiod, &["1", "3"]).unwrap(), ["round-robin", "envoy-dynamic"]);
+        assert_eq!(under(Balancer, &["3"]).unwrap(), ["envoy-dynamic-without-istio"]);
+        let without = under(Balancer, &[]).unwrap();
+        assert!(without.len() == 5 && !without.contains(&"istio"), "{without:?}");
+        let message = under(Balancer, &["istio"]).expect_err("only Istio has that overlay");
+        assert!(message.contains("mesh is not played"), "{message}");
+    }
+
+    #[test]
+    fn only_where_istio_injects_something_pod_security_only_warns() {
+        for overlay in overlay::ALL {
+            let injected = ["envoy-dynamic", "istio"].contains(&overlay.folder);
+            let enforced = pod_security(overlay).concat().contains("enforce=restricted");
+            assert_eq!(injected, !enforced, "{}", overlay.folder);
+        }
     }
 
     #[test]
     fn what_has_no_overlay_and_unknown_phases_are_told_with_those_that_are_known() {
         let message = planned(&["baseline"], &[]).expect_err("it is a double of a cluster");
         assert!(
-            message.contains("envoy-static, envoy-dynamic, lookaside, kubernetes are"),
+            message.contains("envoy-dynamic, envoy-static, kubernetes, lookaside, mesh,"),
             "{message}"
         );
         let message = planned(&["1"], &["hang"]).expect_err("pods are not stopped");

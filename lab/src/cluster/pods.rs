@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use crate::faults::Deleted;
 
 use super::{
+    istio,
     objects::{Pod, Slice},
     time,
     watch::Change,
@@ -81,7 +82,9 @@ fn note(backend: &mut Backend, Change { at, deleted, object: pod }: &Change<Pod>
         time::unix_s(pod.status.conditions.iter().find(of)?.last_transition_time.as_deref()?)
     };
     backend.scheduled_unix_s = backend.scheduled_unix_s.or_else(scheduled);
-    for container in &pod.status.container_statuses {
+    // A sidecar of Istio's that is no init container ends after the application, in its own way.
+    let own = pod.status.container_statuses.iter().filter(|of| of.name != istio::SIDECAR);
+    for container in own {
         let started = container.state.running.as_ref();
         backend.started_unix_s =
             backend.started_unix_s.or_else(|| time::unix_s(&started?.started_at));

@@ -8,14 +8,14 @@ use tokio::time::{Instant, sleep};
 use crate::{error::LabError, run::Run};
 
 use super::{
-    kubectl::{Kubectl, KubectlError, READ_LIMIT},
+    istio,
+    kubectl::{Answer, Kubectl, KubectlError, READ_LIMIT},
     objects::{List, Node, Pod, Slice},
-    overlay::{Overlay, Phase},
+    overlay::{Learns, Overlay, Phase},
     pods::{Backend, fold},
     watch::Watch,
 };
 
-pub(super) const SERVER: &str = "greeter-server";
 pub(super) const BALANCER: &str = "greeter-server-balancer";
 /// The port of the pods, and of the headless Service.
 const PORT: u16 = 8000;
@@ -58,27 +58,31 @@ impl Stage {
     ) -> Result<Self, LabError> {
         let pods = ("/api/v1", "pods");
         let slices = ("/apis/discovery.k8s.io/v1", "endpointslices");
-        let of_service = ("kubernetes.io/service-name", SERVER);
+        let of_service = ("kubernetes.io/service-name", overlay.server);
         let nursery = run.nursery();
-        let pods = Watch::start(nursery, kubectl, pods, namespace, ("app", SERVER))?;
+        let pods = Watch::start(nursery, kubectl, pods, namespace, ("app", overlay.server))?;
         let slices = Watch::start(nursery, kubectl, slices, namespace, of_service)?;
         let (kubectl, namespace) = (kubectl.clone(), namespace.to_owned());
         let stage = Self { run, overlay, kubectl, namespace, pods, slices };
         let folder = kustomize.join("overlays").join(overlay.folder).display().to_string();
         stage.say(&format!("kubectl apply -k {folder}"));
         stage.kubectl(&["apply", "-k", &folder], WRITE_LIMIT).await?;
-        stage.rolled_out(SERVER).await?;
+        stage.rolled_out(overlay.server).await?;
         if overlay.phases.contains(&Phase::Balancers) {
             stage.rolled_out(BALANCER).await?;
         }
         stage.rolled_out(overlay.client).await?;
+        if overlay.learns == Learns::EnvoyByIstiod {
+            istio::injected(&stage).await?;
+        }
         stage.until_serving(3).await?;
         Ok(stage)
     }
 
     /// Says on stderr what goes on.
     pub(super) fn say(&self, what: &str) {
-        self.run.progress().say(self.overlay.name, what);
+        // An example may have several overlays.
+        self.run.progress().say(self.overlay.folder, what);
     }
 
     /// Runs a command in the namespace.
@@ -101,6 +105,22 @@ impl Stage {
     /// When the API server refuses it.
     pub(super) async fn create(&self, manifest: &str) -> Result<(), KubectlError> {
         self.fed(&["create", "-f", "-"], Some(manifest), WRITE_LIMIT).await.map(drop)
+    }
+
+    /// What the API server says to `manifest`, of which it makes nothing: success or not, and its
+    /// warnings.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be asked.
+    pub(super) async fn would_create(&self, manifest: &str) -> Result<Answer, KubectlError> {
+        let args = ["-n", &self.namespace, "create", "--dry-run=server", "-f", "-"];
+        self.kubectl.answer(&args, Some(manifest), WRITE_LIMIT).await
+    }
+
+    /// The namespace's name.
+    pub(super) fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     async fn fed(
@@ -167,7 +187,8 @@ impl Stage {
     pub(super) async fn scale(&self, replicas: u8) -> Result<(), LabError> {
         self.say(&format!("scaling to {replicas}"));
         let replicas = format!("--replicas={replicas}");
-        self.kubectl(&["scale", "deployment", SERVER, &replicas], WRITE_LIMIT).await?;
+        let server = self.overlay.server;
+        self.kubectl(&["scale", "deployment", server, &replicas], WRITE_LIMIT).await?;
         Ok(())
     }
 

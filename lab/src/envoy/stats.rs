@@ -28,7 +28,7 @@ impl Stats {
     /// # Errors
     ///
     /// When it is not such a document.
-    pub(super) fn parse(text: &str) -> Result<Self, serde_json::Error> {
+    pub(crate) fn parse(text: &str) -> Result<Self, serde_json::Error> {
         let document: Document = serde_json::from_str(text)?;
         let numbers = document.stats.into_iter().filter_map(|row| {
             let value = row.value?.as_u64()?;
