@@ -1,6 +1,6 @@
-// Charts as SVG, drawn by hand: a page that needs no network can't fetch a library, and what is
-// drawn here is one kind of chart. Everything is made of nodes and text, so that no string of a
-// report is ever read as markup.
+// What both pages draw: charts as SVG, by hand, as a page that needs no network can't fetch a library
+// and there is one kind of chart; and one call's trace. Everything is made of nodes and text, so that
+// no string of a report is ever read as markup.
 "use strict";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -136,4 +136,20 @@ function legend(overTime) {
     chips.push(h("li", {}, h("span", {class: "chip failed-chip"}), "failed ", h("span", {class: "dim"}, number(failed, 0))));
   }
   return h("ul", {class: "legend"}, chips);
+}
+
+/** One trace: who had the call, from when to when. */
+function waterfall(title, trace) {
+  if (!trace) return [];
+  const all = Math.max(1e-9, ...trace.spans.map((span) => span.start_ms + span.wall_ms));
+  const part = (ms) => `${((Math.max(0, ms) / all) * 100).toFixed(2)}%`;
+  const rows = trace.spans.map((span) => {
+    const words = [...Object.entries(span.attributes).map(([name, value]) => `${name} ${value}`),
+      ...span.events.map((event) => `${event.event} at ${number(event.at_ms)} ms`)];
+    return h("li", {class: span.status === "OK" ? "good" : "bad"},
+      h("div", {class: "span-name", style: `padding-left: ${span.depth * 0.9}rem`}, h("strong", {}, `${span.process} ${span.instance}`), ` ${span.span}`),
+      h("div", {class: "span-line"}, h("span", {class: "span-bar", style: `margin-left: ${part(span.start_ms)}; width: ${part(span.wall_ms)}`})),
+      h("div", {class: "dim"}, [`${number(span.start_ms)} to ${number(span.start_ms + span.wall_ms)} ms, ${span.status}`, ...words].join("; ")));
+  });
+  return [h("p", {class: "caption"}, `${title}: ${number(trace.wall_ms)} ms, trace ${trace.trace_id}`), h("ol", {class: "trace"}, rows)];
 }

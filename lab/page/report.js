@@ -158,22 +158,6 @@ function spans(phase) {
     waterfall("The call that took the median time", of.trace_example), waterfall("A call that failed", of.trace_failed));
 }
 
-/** One trace: who had the call, from when to when. */
-function waterfall(title, trace) {
-  if (!trace) return [];
-  const all = Math.max(1e-9, ...trace.spans.map((span) => span.start_ms + span.wall_ms));
-  const part = (ms) => `${((Math.max(0, ms) / all) * 100).toFixed(2)}%`;
-  const rows = trace.spans.map((span) => {
-    const words = [...Object.entries(span.attributes).map(([name, value]) => `${name} ${value}`),
-      ...span.events.map((event) => `${event.event} at ${number(event.at_ms)} ms`)];
-    return h("li", {class: span.status === "OK" ? "good" : "bad"},
-      h("div", {class: "span-name", style: `padding-left: ${span.depth * 0.9}rem`}, h("strong", {}, `${span.process} ${span.instance}`), ` ${span.span}`),
-      h("div", {class: "span-line"}, h("span", {class: "span-bar", style: `margin-left: ${part(span.start_ms)}; width: ${part(span.wall_ms)}`})),
-      h("div", {class: "dim"}, [`${number(span.start_ms)} to ${number(span.start_ms + span.wall_ms)} ms, ${span.status}`, ...words].join("; ")));
-  });
-  return [h("p", {class: "caption"}, `${title}: ${number(trace.wall_ms)} ms, trace ${trace.trace_id}`), h("ol", {class: "trace"}, rows)];
-}
-
 function how(phase) {
   const words = [`client ${phase.client_flags.join(" ")}`,
     ...Object.entries(phase.greeter_env).map(([name, value]) => `greeter ${name}=${value}`)];

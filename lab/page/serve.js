@@ -13,6 +13,8 @@ let marks = [];
 let marked = 0;
 /** In the order in which they were first seen, so that a colour stays a backend's own. */
 let names = [];
+/** The newest calls; one is drawn when somebody asks for it, as nobody can read what changes. */
+let calls = {};
 
 const events = new EventSource("/events");
 events.addEventListener("state", (e) => { show(JSON.parse(e.data)); });
@@ -22,6 +24,7 @@ events.addEventListener("subchannel", (e) => {
   const of = JSON.parse(e.data);
   log(of.unix_s, `the client's subchannel of ${of.address} is ${of.state}`);
 });
+events.addEventListener("call", (e) => { call(JSON.parse(e.data)); });
 events.addEventListener("trouble", (e) => { trouble(JSON.parse(e.data).what); });
 events.addEventListener("error", () => { at("busy").textContent = "the lab does not answer; it may have ended"; });
 
@@ -46,6 +49,10 @@ function show(next) {
     marks = [];
     marked = 0;
     names = [];
+    calls = {};
+    at("call").replaceChildren();
+    at("call-section").hidden = true;
+    at("failed").disabled = true;
     at("log").replaceChildren();
     trouble("");
   }
@@ -172,6 +179,18 @@ function tick(one) {
   }
 }
 
+function call(one) {
+  calls[one.failed ? "failed" : "answered"] = one.trace;
+  if (one.failed) at("failed").disabled = false;
+  at("call-section").hidden = false;
+  if (!at("call").firstChild) draw(one.failed ? "failed" : "answered");
+}
+
+function draw(which) {
+  const title = which === "failed" ? "A call that failed" : "A call";
+  at("call").replaceChildren(...waterfall(title, calls[which]));
+}
+
 function mark(one) {
   marked += 1;
   marks.push({...one, number: marked});
@@ -187,4 +206,5 @@ function log(unix_s, what, chip = null) {
 
 at("examples").addEventListener("change", (e) => wish(`/example/${e.target.value}`));
 at("policies").addEventListener("change", (e) => wish(`/policy/${e.target.value}`));
+for (const which of ["answered", "failed"]) at(which).addEventListener("click", () => draw(which));
 at("grow").addEventListener("click", () => wish("/backends"));

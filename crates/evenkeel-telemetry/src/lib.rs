@@ -44,7 +44,7 @@ use tracing::warn;
 
 pub use export::SpanCounts;
 pub use sampler::Sampler;
-pub use settings::{MetricsSettings, Place, Protocol, Settings, SettingsError};
+pub use settings::{MetricsSettings, Place, PlaceTls, Protocol, Settings, SettingsError};
 
 use crate::{
     client::ClientSpans,

@@ -8,7 +8,7 @@ mod place;
 use std::{env, fmt, time::Duration};
 
 pub use metrics::MetricsSettings;
-pub use place::{Place, Protocol};
+pub use place::{Place, PlaceTls, Protocol};
 
 use crate::{otlp::Resource, resource, sampler::Sampler};
 

@@ -260,6 +260,19 @@ async function liveChecks(browser, base) {
     await page.locator('[data-check="live.even_shares"].good').waitFor();
     return seen.join("; ");
   });
+  await check("page.live.call", "one call as its spans tell it, from the client to a greeter, and on a click a newer one", async () => {
+    const traced = async () => (await page.locator("#call .caption").textContent()).split("trace ")[1];
+    const rows = await page.locator("#call .trace > li").allTextContents();
+    must(rows.length === 3 && rows[0].startsWith("client") && rows[2].startsWith("greeter"), rows.join(" | "));
+    const before = await traced();
+    await page.waitForTimeout(600); // a tick: the newest call is another one by then
+    // The same until the next tick.
+    await page.waitForFunction((before) => {
+      document.querySelector("#answered").click();
+      return !document.querySelector("#call .caption").textContent.includes(before);
+    }, before);
+    return rows.map((row) => row.split(" ").slice(0, 3).join(" ")).join(" > ");
+  });
   await check("page.live.killed", "a click on Kill: its share goes to 0, the others take half each", async () => {
     await press(page, 2, "Kill");
     const seen = [await until(page, 2, "dead", [0, 0]), await until(page, 1, "serves", [45, 55])];
@@ -289,9 +302,12 @@ async function liveChecks(browser, base) {
     await press(page, 3, "Hang");
     await page.locator('[data-check="live.none_failed"].bad').waitFor();
     const seen = await page.locator('[data-check="live.none_failed"] .dim').textContent();
+    await page.getByRole("button", {name: "The newest that failed"}).click();
+    const call = await page.locator("#call .trace > li").first().textContent();
+    must(call.includes("DEADLINE_EXCEEDED"), call);
     await press(page, 3, "Resume");
     await until(page, 3, "serves", [28, 38]);
-    return seen.replace(/^seen: /, "");
+    return `${seen.replace(/^seen: /, "")}; the call that is shown: DEADLINE_EXCEEDED`;
   });
   await check("page.live.scaled", "one backend more takes a quarter, and goes with drain", async () => {
     await page.locator("#grow").click();

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::{envoy_dynamic, envoy_static, lookaside, mesh, proxied::Sidecar, told::Told};
 use crate::{
-    error::LabError, examples::Example, faults::CallFault, l4::L4, run::Run, stage::Stage,
+    error::LabError, examples::Example, faults::CallFault, l4::L4, run::Run, spans::LIVE,
+    stage::Stage,
 };
 
 /// What a show begins with.
@@ -25,6 +26,11 @@ pub(crate) enum Scene {
     Told(Box<Told>),
 }
 
+/// What the show of `example` is called where phases have their names.
+pub(crate) fn live_name(example: &Example) -> String {
+    format!("{}/{LIVE}", example.name)
+}
+
 impl Scene {
     /// Starts the parts of `example`, and [`BACKENDS`].
     ///
@@ -32,7 +38,7 @@ impl Scene {
     ///
     /// When one can't be started.
     pub(crate) async fn open(run: Arc<Run>, example: &Example) -> Result<Self, LabError> {
-        let name = format!("{}/live", example.name);
+        let name = live_name(example);
         let none = CallFault::None;
         match example.name {
             "baseline" => {

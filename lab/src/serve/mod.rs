@@ -70,7 +70,7 @@ async fn serve(arguments: &ServeArgs) -> Result<(), String> {
     if let (true, Some(why)) = (example.needs_envoy, &no_envoy) {
         return Err(why.clone());
     }
-    let settings = Settings { envoy, envoy_concurrency: 1, ..Settings::default() };
+    let settings = Settings { envoy, envoy_concurrency: 1, traced: true, ..Settings::default() };
     let run = Arc::new(Run::new(settings).map_err(says)?);
     let (show, hub) = Show::new(Arc::clone(&run), example, arguments.rate, no_envoy);
     emit(&format!("http://{address}/\n"))?;

@@ -20,6 +20,7 @@ use crate::{
     error::LabError,
     examples::{self, Example, live},
     run::Run,
+    spans::{Latest, Spans},
 };
 
 /// Between two ticks, which is what a bar of the chart is.
@@ -131,7 +132,10 @@ impl Show {
             let example = self.next;
             self.backstage.set(&json!({ "example": example.name, "busy": "starting" }));
             match self.open(example).await {
-                Ok(on) => self.play(on).await,
+                Ok(on) => {
+                    self.play(on).await;
+                    self.run.spans().forget(&live::live_name(example));
+                }
                 Err(error) => {
                     self.trouble(&error);
                     self.backstage.set(&self.closed(example, &error));
@@ -164,7 +168,8 @@ impl Show {
         }
         let client = on.scene.stage().client(&flags).await?;
         let (feed, teller) = (client.feed(), self.backstage.teller());
-        let task = tokio::spawn(pass_on(feed, teller, on.serving.subscribe()));
+        let (serving, spans) = (on.serving.subscribe(), on.scene.stage().spans.clone());
+        let task = tokio::spawn(pass_on(feed, teller, serving, spans));
         on.ticks = Some(Ticks(task.abort_handle()));
         on.client = Some(client);
         Ok(())
@@ -372,8 +377,13 @@ fn follow(on: &On) {
     on.serving.send_replace(on.scene.stage().fleet.names(&hosts));
 }
 
-/// Passes on what the client tells, and judges it by `serving`.
-async fn pass_on(mut feed: Feed, teller: Teller, serving: watch::Receiver<Vec<String>>) {
+/// Passes on what the client tells, and judges it by `serving`; with each tick the newest calls.
+async fn pass_on(
+    mut feed: Feed,
+    teller: Teller,
+    serving: watch::Receiver<Vec<String>>,
+    spans: Option<Arc<Spans>>,
+) {
     let mut window = Window::default();
     loop {
         let event = match feed.recv().await {
@@ -384,6 +394,9 @@ async fn pass_on(mut feed: Feed, teller: Teller, serving: watch::Receiver<Vec<St
         let unix_s = event.unix_s;
         match event.what {
             What::Answered(sums) => {
+                if let Some(spans) = &spans {
+                    tell_calls(&teller, spans.take_latest());
+                }
                 let (p50_ms, p99_ms) = (sums.p50_ms, sums.p99_ms);
                 let first = window.is_empty();
                 let tick = window.add(sums);
@@ -409,6 +422,14 @@ async fn pass_on(mut feed: Feed, teller: Teller, serving: watch::Receiver<Vec<St
                 teller.tell("mark", &json!({ "unix_s": unix_s, "what": what }));
             }
             _ => {}
+        }
+    }
+}
+
+fn tell_calls(teller: &Teller, calls: Latest) {
+    for (failed, call) in [(false, calls.answered), (true, calls.failed)] {
+        if let Some(call) = call {
+            teller.tell("call", &json!({ "failed": failed, "trace": call }));
         }
     }
 }

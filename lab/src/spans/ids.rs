@@ -32,6 +32,15 @@ const ALL: &[Ids] = ids! {
     "kubernetes": "steady" "scale" "kill" "rolling" "away";
 };
 
+/// What a show is called instead of a phase: it has no checks of its spans, and is traced for
+/// whoever looks.
+pub(crate) const LIVE: &str = "live";
+
+/// Whether this is a show.
+pub(super) fn is_live(phase: &str) -> bool {
+    phase.split_once('/').is_some_and(|(_, part)| part == LIVE)
+}
+
 /// The names of `phase`, or of the phase of which it is a part (`example/phase-part`); `None` of
 /// one that is not traced.
 pub(super) fn of(phase: &str) -> Option<Ids> {

@@ -2,7 +2,7 @@
 //! not whole yet. The latter is counted as spans come, because the lab waits for it at the end of
 //! each client: what is lost shows as that wait's end and not as its beginning.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use evenkeel_telemetry::otlp::{ExportTraceServiceRequest, KeyValue, Resource, Value};
 
@@ -115,12 +115,10 @@ impl Ledger {
             Kind::EgressIn | Kind::IngressIn | Kind::Other => 0,
         };
         if bits != 0 {
-            let expected = self.expected;
-            let is_missing = |bits: u8| bits & ANSWERED != 0 && bits & expected != expected;
             let seen = self.traces.entry(record.trace).or_default();
-            let before = is_missing(*seen);
+            let before = is_missing(*seen, self.expected);
             *seen |= bits;
-            self.missing += usize::from(is_missing(*seen));
+            self.missing += usize::from(is_missing(*seen, self.expected));
             self.missing -= usize::from(before);
         }
         self.records.push(record);
@@ -154,11 +152,30 @@ impl Ledger {
         self.missing
     }
 
+    /// Whether nothing is missing of this call, as far as it is known to have been answered.
+    pub(super) fn is_whole(&self, trace: u128) -> bool {
+        self.traces.get(&trace).is_some_and(|bits| !is_missing(*bits, self.expected))
+    }
+
+    /// Forgets all other spans.
+    pub(super) fn retain(&mut self, keep: impl Fn(&Record) -> bool) {
+        self.records.retain(keep);
+        let kept: HashSet<u128> = self.records.iter().map(|record| record.trace).collect();
+        self.traces.retain(|trace, _| kept.contains(trace));
+        let missing = self.traces.values().filter(|bits| is_missing(**bits, self.expected));
+        self.missing = missing.count();
+    }
+
     /// The process of `record`, by its name for itself and its own name.
     pub(super) fn who(&self, record: &Record) -> (&str, &str) {
         let process = &self.processes[usize::from(record.process)];
         (self.texts.get(process.service), self.texts.get(process.instance))
     }
+}
+
+/// An answered call without all of the bits that are expected.
+fn is_missing(bits: u8, expected: u8) -> bool {
+    bits & ANSWERED != 0 && bits & expected != expected
 }
 
 fn text<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a str> {

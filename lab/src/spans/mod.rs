@@ -7,6 +7,7 @@ mod check;
 mod example;
 mod figures;
 mod ids;
+mod latest;
 mod ledger;
 mod receiver;
 mod record;
@@ -27,6 +28,8 @@ use evenkeel_telemetry::otlp::ExportTraceServiceRequest;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 pub(crate) use figures::SpanFigures;
+pub(crate) use ids::LIVE;
+pub(crate) use latest::Latest;
 pub(crate) use record::{BALANCER, CLIENT, EGRESS, GREETER, INGRESS};
 #[cfg(test)]
 pub(crate) use tests::made_up;
@@ -85,7 +88,7 @@ impl Book {
     ///
     /// When it can't listen.
     pub(crate) async fn open(&self, phase: &str) -> Result<Option<Arc<Spans>>, LabError> {
-        if ids::of(phase).is_none() {
+        if ids::of(phase).is_none() && !ids::is_live(phase) {
             return Ok(None);
         }
         let spans = Arc::new(Spans::start(phase).await?);
@@ -99,6 +102,11 @@ impl Book {
         let (of_it, others) = open.drain(..).partition(|of| ids::belongs(&of.phase, phase));
         *open = others;
         of_it
+    }
+
+    /// Those of a show that is over are taken no more.
+    pub(crate) fn forget(&self, phase: &str) {
+        drop(self.close(phase));
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Spans>>> {
@@ -147,6 +155,11 @@ impl Spans {
     pub(crate) fn published(&self, names: &[String], unix_s: f64) {
         let mut ledger = self.shared.lock();
         ledger.published.extend(names.iter().map(|name| (name.clone(), unix_s)));
+    }
+
+    /// The newest calls since this was last asked, of a show: what it does not ask for is forgotten.
+    pub(crate) fn take_latest(&self) -> Latest {
+        self.shared.lock().take_latest()
     }
 
     /// The client `name` has ended and this is its report. Waits until each of its answered calls

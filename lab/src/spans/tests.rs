@@ -146,6 +146,34 @@ fn spans_that_are_the_clients_calls_hold() {
     assert_eq!(figures.over_time.fail.iter().sum::<u64>(), 1);
 }
 
+#[test]
+fn a_show_sees_the_newest_whole_calls_and_keeps_what_may_still_become_whole() {
+    let mut ledger = whole();
+    // Answered later than the others, but the greeter's span is not here yet.
+    ledger.take(request(CLIENT, "c", vec![sent(4, 0), attempt(4, A)]));
+    let latest = ledger.take_latest();
+    let rows = |trace: Option<example::Trace>| -> Vec<String> {
+        trace
+            .map_or_else(Vec::new, |trace| trace.spans.into_iter().map(|row| row.process).collect())
+    };
+    assert_eq!(
+        latest.answered.as_ref().map(|trace| &*trace.trace_id).map(|id| &id[31..]),
+        Some("2")
+    );
+    assert_eq!(rows(latest.answered), [CLIENT, CLIENT, GREETER]);
+    assert_eq!(rows(latest.failed), [CLIENT]);
+    assert_eq!(ledger.records.len(), 2, "the fourth call's alone");
+    assert!(ledger.take_latest().answered.is_none());
+    ledger.take(request(GREETER, A, vec![received(4, 2)]));
+    assert_eq!(rows(ledger.take_latest().answered), [CLIENT, CLIENT, GREETER]);
+    assert_eq!((ledger.records.len(), ledger.missing()), (0, 0));
+    // What never becomes whole is forgotten with the time.
+    ledger.take(request(GREETER, A, vec![received(5, 2)]));
+    ledger.take(request(CLIENT, "c", vec![sent(1_000, 14)]));
+    ledger.take_latest();
+    assert_eq!(ledger.records.len(), 0);
+}
+
 /// Something that is not as it should be.
 type Change = fn(&mut Ledger);
 

@@ -9,7 +9,7 @@ use prost::Message;
 use tonic::{Code, Request, client, metadata::MetadataMap};
 use tonic_prost::ProstCodec;
 
-use super::{ExportError, Signal};
+use super::{ExportError, Signal, tls};
 use crate::settings::Place;
 
 /// The longest wait between attempts to connect; a collector that is back should be found soon.
@@ -23,11 +23,13 @@ pub(super) struct Grpc {
 
 impl Grpc {
     pub(super) fn new(place: &Place) -> Result<Self, String> {
-        let channel = Channel::builder(&place.authority)
+        let mut builder = Channel::builder(&place.authority)
             .user_agent(concat!("evenkeel-telemetry/", env!("CARGO_PKG_VERSION")))
-            .backoff(Backoff { max: BACKOFF_MAX, ..Backoff::default() })
-            .build()
-            .map_err(|error| format!("OTLP over gRPC: {error}"))?;
+            .backoff(Backoff { max: BACKOFF_MAX, ..Backoff::default() });
+        if let Some(tls) = &place.tls {
+            builder = builder.tls(tls::channel(tls)?);
+        }
+        let channel = builder.build().map_err(|error| format!("OTLP over gRPC: {error}"))?;
         let metadata = MetadataMap::from_headers(place.headers.iter().cloned().collect());
         Ok(Self { client: client::Grpc::new(channel), metadata, timeout: place.timeout })
     }

@@ -11,9 +11,13 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::JoinSet,
+};
 
-use super::{ExportError, Signal};
+use super::{ExportError, Signal, tls::Handshakes};
 use crate::settings::Place;
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
@@ -24,15 +28,19 @@ pub(super) struct Http {
     authority: String,
     path: PathAndQuery,
     headers: Vec<(HeaderName, HeaderValue)>,
+    secure: Option<Handshakes>,
     connection: Option<SendRequest<Full<Bytes>>>,
     /// The connection's task: it ends with this.
     task: JoinSet<()>,
 }
 
 impl Http {
-    pub(super) fn new(place: &Place) -> Self {
-        let Place { authority, path, headers, .. } = place.clone();
-        Self { authority, path, headers, connection: None, task: JoinSet::new() }
+    pub(super) fn new(place: &Place) -> Result<Self, String> {
+        let Place { authority, path, headers, tls, .. } = place.clone();
+        let host = authority.rsplit_once(':').map_or(&*authority, |(host, _)| host);
+        let secure = tls.map(|tls| Handshakes::new(&tls, host)).transpose()?;
+        let (connection, task) = (None, JoinSet::new());
+        Ok(Self { authority, path, headers, secure, connection, task })
     }
 
     pub(super) async fn send<S: Signal>(
@@ -61,6 +69,17 @@ impl Http {
         let failed = |error: std::io::Error| ExportError::passing(error.to_string());
         let socket = TcpStream::connect(&self.authority).await.map_err(failed)?;
         socket.set_nodelay(true).map_err(failed)?;
+        if let Some(secure) = &self.secure {
+            let socket = secure.shake(socket).await.map_err(failed)?;
+            return self.begin(socket).await;
+        }
+        self.begin(socket).await
+    }
+
+    async fn begin<S>(&mut self, socket: S) -> Result<SendRequest<Full<Bytes>>, ExportError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let shaken = http1::handshake(TokioIo::new(socket)).await;
         let (connection, driver) = shaken.map_err(|e| ExportError::passing(chain(&e)))?;
         self.task.spawn(async move {

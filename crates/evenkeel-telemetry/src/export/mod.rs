@@ -6,6 +6,7 @@ mod grpc;
 mod http;
 pub(crate) mod metrics;
 mod queue;
+mod tls;
 
 use std::{sync::Arc, time::Duration};
 
@@ -78,7 +79,7 @@ impl Transport {
     fn new(place: &Place) -> Result<Self, String> {
         Ok(match place.protocol {
             Protocol::Grpc => Self::Grpc(grpc::Grpc::new(place)?),
-            Protocol::HttpProtobuf => Self::Http(http::Http::new(place)),
+            Protocol::HttpProtobuf => Self::Http(http::Http::new(place)?),
         })
     }
 

@@ -87,10 +87,36 @@ fn endpoints_are_urls_and_for_grpc_also_a_host_with_its_port() {
 }
 
 #[test]
+fn https_is_tls_with_the_files_that_are_named() {
+    let to = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector");
+    let place = good(&[to]).place;
+    assert_eq!((place.authority.as_str(), place.tls), ("collector:443", Some(PlaceTls::default())));
+    assert_eq!(good(&[TO, ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/ca")]).place.tls, None);
+    let own = [
+        to,
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/ca"),
+        ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/own-ca"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/chain"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/key"),
+    ];
+    let place = good(&own).place;
+    assert_eq!(place.to_string(), "collector:443 over http/protobuf with TLS");
+    let tls = place.tls.expect("secure");
+    assert_eq!(tls.roots, Some("/own-ca".into()));
+    assert_eq!(tls.identity, Some(("/chain".into(), "/key".into())));
+    let place = good_metrics(&own).place.expect("an endpoint");
+    assert_eq!(place.tls.expect("secure").roots, Some("/ca".into()));
+    for (half, other) in [(own[3], "CLIENT_KEY"), (own[4], "CLIENT_CERTIFICATE")] {
+        let error = read(&[to, half]).expect_err("half").to_string();
+        assert!(error.starts_with(&format!("OTEL_EXPORTER_OTLP_{other}: expected")), "{error}");
+    }
+}
+
+#[test]
 fn a_bad_value_is_refused_with_its_variable_what_is_expected_and_what_came() {
     for (name, value, expected) in [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318", "a URL such as http://collector:4318"),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4318", "without TLS"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://collector:4318", "https for TLS"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://", "a URL"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "grpc or http/protobuf"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "a number from 1 to 600000"),
@@ -137,7 +163,7 @@ fn the_readme_has_every_variable_that_is_read() {
         asked.borrow_mut().insert(name.to_owned());
         match name {
             "OTEL_METRICS_EXPORTER" => Some("otlp,prometheus".to_owned()),
-            name => (name == TO.0).then(|| TO.1.to_owned()),
+            name => (name == TO.0).then(|| "https://collector:4318".to_owned()),
         }
     };
     Settings::read("test", &lookup).expect("good");

@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use evenkeel_server::Server;
+use evenkeel_server::{Server, tls::ServerTls};
 use evenkeel_telemetry::{
     MetricsSettings, Settings,
     otlp::{
@@ -28,7 +28,13 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
-use tokio::{net::TcpListener, sync::watch, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::watch,
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
 use tonic::{Request, Response, Status, service::Routes};
 
 /// No wait of a test is longer.
@@ -63,8 +69,20 @@ pub(crate) struct Receiver {
     pub(crate) http: SocketAddr,
 }
 
+/// How the receiver's two protocols are secured.
+pub(crate) struct Secure {
+    pub(crate) grpc: ServerTls,
+    pub(crate) http: TlsAcceptor,
+}
+
 impl Receiver {
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// With TLS, or in plain text.
+    pub(crate) async fn start_with(secure: Option<Secure>) -> Self {
+        let (tls, acceptor) = secure.map(|of| (of.grpc, of.http)).unzip();
         let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let receiver = Self {
@@ -76,9 +94,12 @@ impl Receiver {
         };
         let routes = Routes::new(TraceServiceServer::new(receiver.clone()))
             .add_service(MetricsServiceServer::new(receiver.clone()));
-        let server = Server::builder().drain_delay(Duration::ZERO).build(routes).unwrap();
-        tokio::spawn(server.serve([grpc]));
-        tokio::spawn(receiver.clone().serve_http(http));
+        let mut builder = Server::builder().drain_delay(Duration::ZERO);
+        if let Some(tls) = tls {
+            builder = builder.tls(tls).unwrap();
+        }
+        tokio::spawn(builder.build(routes).unwrap().serve([grpc]));
+        tokio::spawn(receiver.clone().serve_http(http, acceptor));
         receiver
     }
 
@@ -151,17 +172,25 @@ impl Receiver {
         true
     }
 
-    async fn serve_http(self, listener: TcpListener) {
+    async fn serve_http(self, listener: TcpListener, acceptor: Option<TlsAcceptor>) {
         while let Ok((socket, _)) = listener.accept().await {
-            let receiver = self.clone();
-            let service = hyper::service::service_fn(move |request: http::Request<_>| {
-                receiver.clone().answer(request)
+            let (receiver, acceptor) = (self.clone(), acceptor.clone());
+            tokio::spawn(async move {
+                let Some(acceptor) = acceptor else { return receiver.converse(socket).await };
+                // A client that is refused, or refuses, tells so itself.
+                if let Ok(socket) = acceptor.accept(socket).await {
+                    receiver.converse(socket).await;
+                }
             });
-            tokio::spawn(
-                hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(socket), service),
-            );
         }
+    }
+
+    async fn converse(self, socket: impl AsyncRead + AsyncWrite + Unpin) {
+        let service = hyper::service::service_fn(move |request: http::Request<_>| {
+            self.clone().answer(request)
+        });
+        let server = hyper::server::conn::http1::Builder::new();
+        server.serve_connection(TokioIo::new(socket), service).await.ok();
     }
 
     async fn answer(
