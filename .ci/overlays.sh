@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2034
 # What .ci/overlays, .ci/faults, .ci/mesh and .ci/injected do alike: sourced, with `root` set to
-# this repository and `tools` to ../shared/cluster. The clients' logs are what is looked at, because a
-# user looks at them.
+# this repository and `tools` to ../shared/cluster. The clients' logs are what is looked at,
+# because a user looks at them.
 
 work=$(mktemp -d)
 failed=0

@@ -1,5 +1,5 @@
-//! The newest calls of a show that goes on. Nobody judges it, so what is older than the call that is
-//! shown is forgotten: a show may go on for days.
+//! The newest calls of a show that goes on. Nobody judges it, so what is older than the call that
+//! is shown is forgotten: a show may go on for days.
 
 use std::collections::HashSet;
 

@@ -157,7 +157,7 @@ impl Spans {
         ledger.published.extend(names.iter().map(|name| (name.clone(), unix_s)));
     }
 
-    /// The newest calls since this was last asked, of a show: what it does not ask for is forgotten.
+    /// The newest calls since this was last asked, of a show: the rest is forgotten.
     pub(crate) fn take_latest(&self) -> Latest {
         self.shared.lock().take_latest()
     }
