@@ -262,7 +262,7 @@ async function liveChecks(browser, base) {
   });
   await check("page.live.call", "one call as its spans tell it, from the client to a greeter, and on a click a newer one", async () => {
     const traced = async () => (await page.locator("#call .caption").textContent()).split("trace ")[1];
-    const rows = await page.locator("#call .trace > li").allTextContents();
+    const rows = await page.locator("#call .trace .span-name").allTextContents();
     must(rows.length === 3 && rows[0].startsWith("client") && rows[2].startsWith("greeter"), rows.join(" | "));
     const before = await traced();
     await page.waitForTimeout(600); // a tick: the newest call is another one by then
@@ -271,7 +271,7 @@ async function liveChecks(browser, base) {
       document.querySelector("#answered").click();
       return !document.querySelector("#call .caption").textContent.includes(before);
     }, before);
-    return rows.map((row) => row.split(" ").slice(0, 3).join(" ")).join(" > ");
+    return rows.join(" > ");
   });
   await check("page.live.killed", "a click on Kill: its share goes to 0, the others take half each", async () => {
     await press(page, 2, "Kill");
