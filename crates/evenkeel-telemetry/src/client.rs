@@ -22,8 +22,9 @@ use tonic::Status;
 
 use crate::{
     context,
-    otlp::{SpanKind, Value, attribute, text},
+    otlp::SpanKind,
     span::{self, ActiveSpan, Begun, Tracer},
+    wire::Value,
 };
 
 /// Changes of the channel's state that are remembered, for calls that waited through them.
@@ -64,7 +65,7 @@ impl CallLayer for ClientSpans {
             context::inject(&context, call.headers);
             return Ok(None);
         };
-        span.set("grpc.target", text(&*self.target));
+        span.set("grpc.target", &*self.target);
         call.extensions.insert(Sent(context));
         Ok(Some(Box::new(move |code| {
             span.end(code.map_or(Code::Cancelled as u8, |code| code as u8));
@@ -80,17 +81,17 @@ impl AttemptLayer for ClientSpans {
         context::inject(&context, attempt.headers);
         let Some(mut span) = span else { return Ok(None) };
         let is_transparent = attempt.kind == AttemptKind::TransparentRetry;
-        span.set("previous-rpc-attempts", Value::IntValue(attempt.retries.into()));
-        span.set("transparent-retry", Value::BoolValue(is_transparent));
+        span.set("previous-rpc-attempts", Value::Int(attempt.retries.into()));
+        span.set("transparent-retry", Value::Bool(is_transparent));
         span.set_peer(attempt.backend);
-        span.set("evenkeel.lb_policy", text(attempt.policy));
-        span.set("evenkeel.subchannel", Value::IntValue(attempt.subchannel.index.into()));
+        span.set("evenkeel.lb_policy", attempt.policy);
+        span.set("evenkeel.subchannel", Value::Int(attempt.subchannel.index.into()));
         self.seen.describe(attempt.backend, &mut span);
         if !attempt.queued.is_zero() {
-            span.set("evenkeel.queued_s", Value::DoubleValue(attempt.queued.as_secs_f64()));
+            span.set("evenkeel.queued_s", Value::Double(attempt.queued.as_secs_f64()));
             let now = SystemTime::now();
             self.seen.tell_changes(now.checked_sub(attempt.queued), &mut span);
-            span.event(now, "Delayed LB pick complete", Vec::new());
+            span.event(now, "Delayed LB pick complete", None);
             span.backdate(attempt.queued);
         }
         Ok(Some(Box::new(move |outcome| end(span, outcome))))
@@ -151,10 +152,10 @@ impl Seen {
         let endpoints = self.endpoints.load();
         let Some(described) = endpoints.get(backend) else { return };
         if let Some(pod) = &described.pod {
-            span.set("evenkeel.backend.pod", text(&**pod));
+            span.set("evenkeel.backend.pod", &**pod);
         }
         if let Some(zone) = &described.zone {
-            span.set("evenkeel.backend.zone", text(&**zone));
+            span.set("evenkeel.backend.zone", &**zone);
         }
     }
 
@@ -162,8 +163,8 @@ impl Seen {
     fn tell_changes(&self, since: Option<SystemTime>, span: &mut ActiveSpan) {
         let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         for (at, state) in changes.iter().filter(|(at, _)| since.is_none_or(|since| *at >= since)) {
-            let state = attribute("grpc.connectivity_state", text(state.to_string()));
-            span.event(*at, "Channel state changed", vec![state]);
+            let state = ("grpc.connectivity_state", Value::Shown(state));
+            span.event(*at, "Channel state changed", Some(state));
         }
     }
 }

@@ -34,6 +34,7 @@ mod sampler;
 mod server;
 mod settings;
 mod span;
+mod wire;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -3,11 +3,16 @@
 
 use std::time::Duration;
 
+use bytes::{BufMut as _, Bytes};
 use evenkeel::{Backoff, Channel};
 use http::uri::PathAndQuery;
 use prost::Message;
-use tonic::{Code, Request, client, metadata::MetadataMap};
-use tonic_prost::ProstCodec;
+use tonic::{
+    Code, Request, Status, client,
+    codec::{Codec, EncodeBuf, Encoder},
+    metadata::MetadataMap,
+};
+use tonic_prost::{ProstCodec, ProstDecoder};
 
 use super::{ExportError, Signal, tls};
 use crate::settings::Place;
@@ -36,12 +41,12 @@ impl Grpc {
 
     pub(super) async fn send<S: Signal>(
         &mut self,
-        message: S::Request,
+        message: Bytes,
     ) -> Result<S::Response, ExportError> {
         let mut request = Request::new(message);
         *request.metadata_mut() = self.metadata.clone();
         request.set_timeout(self.timeout);
-        let codec = ProstCodec::<S::Request, S::Response>::default();
+        let codec = Written::<S::Response>::default();
         // Generated clients ask as well; a channel of ours is always ready.
         let ready = self.client.ready().await;
         let path = PathAndQuery::from_static(S::METHOD);
@@ -74,7 +79,43 @@ fn is_passing(code: Code) -> bool {
     )
 }
 
-/// What a message of OTLP has to be.
-pub(super) trait Protobuf: Message + Default + Clone + 'static {}
+/// What an answer of OTLP has to be.
+pub(super) trait Protobuf: Message + Default + 'static {}
 
-impl<M: Message + Default + Clone + 'static> Protobuf for M {}
+impl<M: Message + Default + 'static> Protobuf for M {}
+
+/// Requests that are bytes already, and answers of Protobuf.
+struct Written<A>(ProstCodec<A, A>);
+
+impl<A: Protobuf> Default for Written<A> {
+    fn default() -> Self {
+        Self(ProstCodec::default())
+    }
+}
+
+impl<A: Protobuf> Codec for Written<A> {
+    type Encode = Bytes;
+    type Decode = A;
+    type Encoder = AsItIs;
+    type Decoder = ProstDecoder<A>;
+
+    fn encoder(&mut self) -> AsItIs {
+        AsItIs
+    }
+
+    fn decoder(&mut self) -> ProstDecoder<A> {
+        self.0.decoder()
+    }
+}
+
+struct AsItIs;
+
+impl Encoder for AsItIs {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        to.put(message);
+        Ok(())
+    }
+}

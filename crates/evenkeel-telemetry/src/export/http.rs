@@ -45,12 +45,12 @@ impl Http {
 
     pub(super) async fn send<S: Signal>(
         &mut self,
-        message: &S::Request,
+        message: Bytes,
     ) -> Result<S::Response, ExportError> {
         // Not put back unless the response was read to its end: what is left of it would be taken
         // for the next one's.
         let mut connection = self.connect().await?;
-        let request = self.request(message.encode_to_vec())?;
+        let request = self.request(message)?;
         let failed = |error: hyper::Error| ExportError::passing(chain(&error));
         let (head, body) = connection.send_request(request).await.map_err(failed)?.into_parts();
         let body = Limited::new(body, RESPONSE_BYTES_MAX).collect().await;
@@ -89,9 +89,9 @@ impl Http {
         Ok(connection)
     }
 
-    fn request(&self, message: Vec<u8>) -> Result<Request<Full<Bytes>>, ExportError> {
+    fn request(&self, message: Bytes) -> Result<Request<Full<Bytes>>, ExportError> {
         let bad = |error: http::Error| ExportError::lasting(error.to_string());
-        let body = Full::new(Bytes::from(message));
+        let body = Full::new(message);
         let request = Request::post(self.path.as_str()).header(HOST, &self.authority);
         let mut request = request.body(body).map_err(bad)?;
         let headers: &mut HeaderMap = request.headers_mut();

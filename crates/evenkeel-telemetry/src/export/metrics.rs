@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use prost::Message as _;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep_until},
@@ -12,7 +13,7 @@ use tracing::{info, warn};
 use super::{FLUSHES_MAX, Flusher, Signal, Transport};
 use crate::{
     metrics::Metrics,
-    otlp::{ExportMetricsServiceRequest, ExportMetricsServiceResponse},
+    otlp::ExportMetricsServiceResponse,
     settings::{MetricsSettings, Place},
 };
 
@@ -21,7 +22,6 @@ struct OfMetrics;
 
 impl Signal for OfMetrics {
     const METHOD: &'static str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
-    type Request = ExportMetricsServiceRequest;
     type Response = ExportMetricsServiceResponse;
 }
 
@@ -79,8 +79,8 @@ impl Exporter {
     }
 
     async fn send(&mut self) {
-        let request = self.metrics.request();
-        let sent = self.transport.send::<OfMetrics>(&request, self.timeout).await;
+        let request = self.metrics.request().encode_to_vec().into();
+        let sent = self.transport.send::<OfMetrics>(request, self.timeout).await;
         let partial = match sent {
             Ok(response) => response.partial_success.unwrap_or_default(),
             Err(error) => return self.warn(&error.why),

@@ -10,6 +10,8 @@ mod tls;
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use prost::Message as _;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep_until},
@@ -17,11 +19,9 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    otlp::{
-        ExportTraceServiceRequest, ExportTraceServiceResponse, InstrumentationScope, Resource,
-        ResourceSpans, ScopeSpans, Span,
-    },
+    otlp::{ExportTraceServiceResponse, InstrumentationScope},
     settings::{Place, Protocol, Settings},
+    wire::Wire,
 };
 pub(crate) use queue::Queue;
 pub use queue::SpanCounts;
@@ -56,7 +56,6 @@ impl ExportError {
 trait Signal {
     /// The path of its method.
     const METHOD: &'static str;
-    type Request: grpc::Protobuf;
     type Response: grpc::Protobuf;
 }
 
@@ -65,7 +64,6 @@ struct Traces;
 
 impl Signal for Traces {
     const METHOD: &'static str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-    type Request = ExportTraceServiceRequest;
     type Response = ExportTraceServiceResponse;
 }
 
@@ -83,15 +81,15 @@ impl Transport {
         })
     }
 
-    /// One try, which takes no longer than `within`.
+    /// One try with a request in Protobuf, which takes no longer than `within`.
     async fn send<S: Signal>(
         &mut self,
-        request: &S::Request,
+        request: Bytes,
         within: Duration,
     ) -> Result<S::Response, ExportError> {
         let sent = async {
             match self {
-                Self::Grpc(grpc) => grpc.send::<S>(request.clone()).await,
+                Self::Grpc(grpc) => grpc.send::<S>(request).await,
                 Self::Http(http) => http.send::<S>(request).await,
             }
         };
@@ -127,7 +125,7 @@ pub(crate) fn start(settings: &Settings, queue: Arc<Queue>) -> Result<Flusher, S
         place: place.to_string(),
         timeout: place.timeout,
         delay: settings.delay,
-        resource: settings.resource.clone(),
+        resource: settings.resource.encode_to_vec(),
         queue,
         retry: None,
         is_warned: false,
@@ -138,10 +136,17 @@ pub(crate) fn start(settings: &Settings, queue: Arc<Queue>) -> Result<Flusher, S
     Ok(Flusher(asks))
 }
 
+/// Spans that go out together.
+struct Batch {
+    /// Written once, however often it is tried.
+    request: Bytes,
+    spans: u64,
+    tries: u32,
+}
+
 /// A batch that is to be tried again.
 struct Retry {
-    spans: Vec<Span>,
-    tries: u32,
+    batch: Batch,
     at: Instant,
 }
 
@@ -151,7 +156,8 @@ struct Exporter {
     place: String,
     timeout: Duration,
     delay: Duration,
-    resource: Resource,
+    /// In Protobuf.
+    resource: Vec<u8>,
     queue: Arc<Queue>,
     retry: Option<Retry>,
     /// The present trouble was told.
@@ -183,19 +189,18 @@ impl Exporter {
 
     /// Sends what there is, up to the first failure.
     async fn send_all(&mut self) {
-        while let Some((spans, tries)) = self.next() {
-            let count = spans.len() as u64;
-            let tries = tries + 1;
-            match self.send(spans).await {
+        while let Some(mut batch) = self.next() {
+            batch.tries += 1;
+            match self.send(&batch).await {
                 Ok(()) => {}
-                Err((error, spans)) if error.is_passing && tries < TRIES_MAX => {
+                Err(error) if error.is_passing && batch.tries < TRIES_MAX => {
                     self.warn(&error.why);
-                    let at = Instant::now() + WAIT_FIRST * (1 << (tries - 1));
-                    self.retry = Some(Retry { spans, tries, at });
+                    let at = Instant::now() + WAIT_FIRST * (1 << (batch.tries - 1));
+                    self.retry = Some(Retry { batch, at });
                     return;
                 }
-                Err((error, _)) => {
-                    self.queue.lost(count);
+                Err(error) => {
+                    self.queue.lost(batch.spans);
                     self.warn(&error.why);
                     // What refuses one batch for good refuses the next as well: not in a loop.
                     return;
@@ -207,51 +212,53 @@ impl Exporter {
     /// One try for everything, and none after a failure: who asks is about to end.
     async fn flush(&mut self) {
         let mut is_broken = false;
-        while let Some((spans, _)) = self.next() {
-            let count = spans.len() as u64;
+        while let Some(batch) = self.next() {
             if is_broken {
-                self.queue.lost(count);
-            } else if let Err((error, _)) = self.send(spans).await {
-                self.queue.lost(count);
+                self.queue.lost(batch.spans);
+            } else if let Err(error) = self.send(&batch).await {
+                self.queue.lost(batch.spans);
                 self.warn(&error.why);
                 is_broken = true;
             }
         }
     }
 
-    /// The next batch, and how often it was tried.
-    fn next(&mut self) -> Option<(Vec<Span>, u32)> {
+    /// The batch that did not get through, or the next.
+    fn next(&mut self) -> Option<Batch> {
         if let Some(retry) = self.retry.take() {
-            return Some((retry.spans, retry.tries));
+            return Some(retry.batch);
         }
-        Some(self.queue.take()).filter(|spans| !spans.is_empty()).map(|spans| (spans, 0))
-    }
-
-    /// Sends one batch, which comes back when it did not get through.
-    async fn send(&mut self, spans: Vec<Span>) -> Result<(), (ExportError, Vec<Span>)> {
+        let spans = self.queue.take();
         let count = spans.len() as u64;
-        let request = self.request(spans);
-        let error = match self.transport.send::<Traces>(&request, self.timeout).await {
-            Ok(response) => {
-                self.accepted(count, response);
-                return Ok(());
-            }
-            Err(error) => error,
-        };
-        let scopes = request.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
-        Err((error, scopes.flat_map(|scope| scope.spans).collect()))
+        (count > 0).then(|| Batch { request: self.request(&spans), spans: count, tries: 0 })
     }
 
-    fn request(&self, spans: Vec<Span>) -> ExportTraceServiceRequest {
+    async fn send(&mut self, batch: &Batch) -> Result<(), ExportError> {
+        let sent = self.transport.send::<Traces>(batch.request.clone(), self.timeout).await;
+        sent.map(|response| self.accepted(batch.spans, response))
+    }
+
+    /// An `ExportTraceServiceRequest` with one `ResourceSpans` with one `ScopeSpans`, around spans
+    /// that are written already.
+    fn request(&self, spans: &[Vec<u8>]) -> Bytes {
+        const HEADS_BYTES: usize = 64;
         let scope = InstrumentationScope {
             name: env!("CARGO_PKG_NAME").into(),
             version: env!("CARGO_PKG_VERSION").into(),
             ..InstrumentationScope::default()
         };
-        let scope_spans = vec![ScopeSpans { scope: Some(scope), spans, ..ScopeSpans::default() }];
-        let resource = Some(self.resource.clone());
-        let spans = ResourceSpans { resource, scope_spans, ..ResourceSpans::default() };
-        ExportTraceServiceRequest { resource_spans: vec![spans] }
+        let bytes: usize = spans.iter().map(|span| span.len() + size_of::<u32>()).sum();
+        let mut wire = Wire::with_capacity(self.resource.len() + HEADS_BYTES + bytes);
+        wire.inside(1, |resource_spans| {
+            resource_spans.bytes(1, &self.resource);
+            resource_spans.inside(2, |scope_spans| {
+                scope_spans.bytes(1, &scope.encode_to_vec());
+                for span in spans {
+                    scope_spans.bytes(2, span);
+                }
+            });
+        });
+        wire.into_bytes().into()
     }
 
     fn accepted(&mut self, count: u64, response: ExportTraceServiceResponse) {

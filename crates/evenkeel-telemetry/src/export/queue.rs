@@ -5,8 +5,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::otlp::Span;
-
 /// What became of the spans that ended so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -29,7 +27,8 @@ pub(crate) struct Queue {
 
 #[derive(Default)]
 struct Inner {
-    spans: Vec<Span>,
+    /// Each as it is sent: an OTLP `Span` in Protobuf.
+    spans: Vec<Vec<u8>>,
     counts: SpanCounts,
 }
 
@@ -44,7 +43,7 @@ impl Queue {
     }
 
     /// Takes a span that has ended, or drops it when there is no room.
-    pub(crate) fn push(&self, span: Span) {
+    pub(crate) fn push(&self, span: Vec<u8>) {
         let mut inner = self.lock();
         inner.counts.ended += 1;
         if inner.spans.len() == self.max {
@@ -65,7 +64,7 @@ impl Queue {
     }
 
     /// The oldest spans, at most a batch of them.
-    pub(crate) fn take(&self) -> Vec<Span> {
+    pub(crate) fn take(&self) -> Vec<Vec<u8>> {
         let mut inner = self.lock();
         let count = inner.spans.len().min(self.batch_max);
         if count == inner.spans.len() {
@@ -98,8 +97,8 @@ impl Queue {
 mod tests {
     use super::*;
 
-    fn named(name: &str) -> Span {
-        Span { name: name.into(), ..Span::default() }
+    fn named(name: &str) -> Vec<u8> {
+        name.into()
     }
 
     #[test]
@@ -108,14 +107,13 @@ mod tests {
         for name in ["a", "b", "c", "d", "e"] {
             queue.push(named(name));
         }
-        let names = |spans: Vec<Span>| spans.into_iter().map(|s| s.name).collect::<Vec<_>>();
-        assert_eq!(names(queue.take()), ["a", "b"]);
-        assert_eq!(names(queue.take()), ["c"]);
+        assert_eq!(queue.take(), [b"a", b"b"]);
+        assert_eq!(queue.take(), [b"c"]);
         assert!(queue.take().is_empty());
         let counts = SpanCounts { ended: 5, sent: 0, dropped: 2 };
         assert_eq!(queue.counts(), counts);
         queue.push(named("f"));
-        assert_eq!(names(queue.take()), ["f"]);
+        assert_eq!(queue.take(), [b"f"]);
     }
 
     #[tokio::test]

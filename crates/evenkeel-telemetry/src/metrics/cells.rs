@@ -35,23 +35,25 @@ pub(super) struct Striped {
     cells: Box<[AtomicU64]>,
     /// From a number to the same one in the next stripe.
     stride: usize,
+    /// Which bits of a thread's number say its stripe: there are a power of two.
+    mask: usize,
 }
 
 impl Striped {
     pub(super) fn new(len: usize) -> Self {
-        let stride = len.next_multiple_of(LINE);
-        Self { cells: (0..stride * stripes()).map(|_| AtomicU64::new(0)).collect(), stride }
+        let (stride, stripes) = (len.next_multiple_of(LINE), stripes());
+        let cells = (0..stride * stripes).map(|_| AtomicU64::new(0)).collect();
+        Self { cells, stride, mask: stripes - 1 }
     }
 
-    /// The first of this thread's numbers.
-    fn own(&self) -> usize {
-        // The number of stripes is a power of two.
-        let stripe = THREAD.with(|thread| *thread) & (self.cells.len() / self.stride - 1);
-        stripe * self.stride
+    /// This thread's numbers.
+    fn own(&self) -> &[AtomicU64] {
+        let stripe = THREAD.with(|thread| *thread) & self.mask;
+        &self.cells[stripe * self.stride..][..self.stride]
     }
 
     pub(super) fn add(&self, index: usize, count: u64) {
-        self.cells[self.own() + index].fetch_add(count, Ordering::Relaxed);
+        self.own()[index].fetch_add(count, Ordering::Relaxed);
     }
 
     pub(super) fn sum(&self, index: usize) -> u64 {
@@ -68,29 +70,45 @@ pub(super) struct Bounds {
     pub(super) per_unit: f64,
 }
 
-/// How many values were in which range, and their sum.
-pub(super) struct Histogram {
-    bounds: &'static Bounds,
+impl Bounds {
+    /// Numbers of a histogram: one range above the last bound, and the sum.
+    fn cells(&self) -> usize {
+        self.values.len() + 2
+    }
+
+    fn record(&self, cells: &[AtomicU64], value: u64) {
+        let range = self.values.partition_point(|bound| *bound < value);
+        cells[range].fetch_add(1, Ordering::Relaxed);
+        cells[self.values.len() + 1].fetch_add(value, Ordering::Relaxed);
+    }
+}
+
+/// How many values were in which range, and their sum: of `N` things that are recorded together,
+/// one behind the other in each stripe.
+pub(super) struct Histograms<const N: usize> {
+    bounds: [&'static Bounds; N],
     cells: Striped,
 }
 
-impl Histogram {
-    pub(super) fn new(bounds: &'static Bounds) -> Self {
-        // One range above the last bound, and the sum.
-        Self { bounds, cells: Striped::new(bounds.values.len() + 2) }
+impl<const N: usize> Histograms<N> {
+    pub(super) fn new(bounds: [&'static Bounds; N]) -> Self {
+        Self { bounds, cells: Striped::new(bounds.iter().map(|bounds| bounds.cells()).sum()) }
     }
 
-    pub(super) fn record(&self, value: u64) {
-        let range = self.bounds.values.partition_point(|bound| *bound < value);
-        let cells = &self.cells.cells[self.cells.own()..];
-        cells[range].fetch_add(1, Ordering::Relaxed);
-        cells[self.bounds.values.len() + 1].fetch_add(value, Ordering::Relaxed);
+    pub(super) fn record(&self, values: [u64; N]) {
+        let mut cells = self.cells.own();
+        for (bounds, value) in self.bounds.iter().zip(values) {
+            bounds.record(cells, value);
+            cells = &cells[bounds.cells()..];
+        }
     }
 
-    pub(super) fn read(&self) -> Distribution {
-        let Bounds { values, per_unit } = self.bounds;
-        let counts = (0..=values.len()).map(|range| self.cells.sum(range)).collect();
-        let sum = self.cells.sum(values.len() + 1) as f64 / per_unit;
+    /// Of the thing at this index.
+    pub(super) fn read(&self, which: usize) -> Distribution {
+        let Bounds { values, per_unit } = self.bounds[which];
+        let begin: usize = self.bounds[..which].iter().map(|bounds| bounds.cells()).sum();
+        let counts = (0..=values.len()).map(|range| self.cells.sum(begin + range)).collect();
+        let sum = self.cells.sum(begin + values.len() + 1) as f64 / per_unit;
         let bounds = values.iter().map(|bound| *bound as f64 / per_unit).collect();
         Distribution { bounds, counts, sum }
     }
@@ -123,19 +141,30 @@ mod tests {
 
     #[test]
     fn a_bound_is_in_the_range_below_it() {
-        let histogram = Histogram::new(&SIZE);
+        let histograms = Histograms::new([&SIZE]);
         for value in [0, 1, 1024, 1025, u64::from(u32::MAX) + 1, u64::from(u32::MAX) + 2] {
-            histogram.record(value);
+            histograms.record([value]);
         }
-        let seen = histogram.read();
+        let seen = histograms.read(0);
         assert_eq!(seen.counts, [1, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
         assert_eq!(seen.count(), 6);
         assert_eq!(seen.sum, 8_589_934_592.0 + 2_050.0 + 1.0);
     }
 
     #[test]
+    fn things_that_are_recorded_together_stay_apart() {
+        let histograms = Histograms::new([&LATENCY, &SIZE, &SIZE]);
+        histograms.record([u64::MAX, 0, 5]);
+        histograms.record([0, 7, u64::MAX]);
+        let [times, small, large] = [0, 1, 2].map(|which| histograms.read(which));
+        assert_eq!((times.counts[0], times.counts[41], times.count()), (1, 1, 2));
+        assert_eq!((&small.counts[..2], small.count(), small.sum), (&[1, 1][..], 2, 7.0));
+        assert_eq!((large.counts[1], large.counts[14], large.count()), (1, 1, 2));
+    }
+
+    #[test]
     fn bounds_of_times_are_a66s_decimals_exactly() {
-        let bounds = Histogram::new(&LATENCY).read().bounds;
+        let bounds = Histograms::new([&LATENCY]).read(0).bounds;
         assert_eq!(bounds[..5], [0.0, 0.00001, 0.00005, 0.0001, 0.0003]);
         assert_eq!(bounds[32..36], [0.65, 0.8, 1.0, 2.0]);
         assert_eq!(bounds.len(), 41);

@@ -2,7 +2,7 @@
 //! Channels with the same target share it, as two lines with the same labels would contradict each
 //! other.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use evenkeel::{AttemptEnd, CallEnd, CallMeter};
 
@@ -10,7 +10,7 @@ use super::{
     channel::ChannelNumbers,
     family::{Families, Labels},
     instruments as names,
-    methods::{Method, Methods, Room},
+    methods::{Method, Methods, Room, ns},
 };
 
 /// The numbers of one target.
@@ -38,19 +38,19 @@ impl Client {
         out.count(&names::ATTEMPT_STARTED, labels, method.started());
         for (status, ends) in method.ends() {
             let labels = &[labels[0], labels[1], ("grpc.status", status)];
-            out.distribution(&names::ATTEMPT_DURATION, labels, ends.duration.read());
-            out.distribution(&names::ATTEMPT_SENT, labels, ends.sent.read());
-            out.distribution(&names::ATTEMPT_RECEIVED, labels, ends.received.read());
+            out.distribution(&names::ATTEMPT_DURATION, labels, ends.duration());
+            out.distribution(&names::ATTEMPT_SENT, labels, ends.sent());
+            out.distribution(&names::ATTEMPT_RECEIVED, labels, ends.received());
         }
         for (status, calls) in method.calls() {
             let labels = &[labels[0], labels[1], ("grpc.status", status)];
-            out.distribution(&names::CALL_DURATION, labels, calls.read());
+            out.distribution(&names::CALL_DURATION, labels, calls.read(0));
         }
         if let Some(retries) = method.retries.get() {
-            out.distribution(&names::CALL_RETRIES, labels, retries.by_policy.read());
-            let transparent = retries.transparent.read();
+            out.distribution(&names::CALL_RETRIES, labels, retries.by_policy.read(0));
+            let transparent = retries.transparent.read(0);
             out.distribution(&names::CALL_TRANSPARENT_RETRIES, labels, transparent);
-            out.distribution(&names::CALL_RETRY_DELAY, labels, retries.delay.read());
+            out.distribution(&names::CALL_RETRY_DELAY, labels, retries.delay.read(0));
         }
     }
 }
@@ -67,26 +67,20 @@ impl CallMeter for Client {
 
     fn attempt_ended(&self, method: u32, end: &AttemptEnd) {
         let ends = self.methods.ends(method, end.code as u8);
-        ends.duration.record(ns(end.took));
-        ends.sent.record(end.sent_bytes);
-        ends.received.record(end.received_bytes);
+        ends.record(end.took, end.sent_bytes, end.received_bytes);
     }
 
     fn call_ended(&self, method: u32, end: &CallEnd) {
-        self.methods.calls(method, end.code as u8).record(ns(end.took));
+        self.methods.calls(method, end.code as u8).record([ns(end.took)]);
         if end.retries > 0 || end.transparent_retries > 0 {
             let retries = self.methods.get(method).retries();
             if end.retries > 0 {
-                retries.by_policy.record(end.retries.into());
-                retries.delay.record(ns(end.retry_delay));
+                retries.by_policy.record([end.retries.into()]);
+                retries.delay.record([ns(end.retry_delay)]);
             }
             if end.transparent_retries > 0 {
-                retries.transparent.record(end.transparent_retries.into());
+                retries.transparent.record([end.transparent_retries.into()]);
             }
         }
     }
-}
-
-pub(super) fn ns(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

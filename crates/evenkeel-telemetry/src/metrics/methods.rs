@@ -8,13 +8,14 @@ use std::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use evenkeel::core::Code;
 
 use super::{
-    cells::{Bounds, Histogram, Striped},
+    cells::{Distribution, Histograms, Striped},
     instruments::{LATENCY, RETRIES, SIZE, TRANSPARENT},
 };
 
@@ -62,29 +63,44 @@ pub(super) struct Method {
     /// By status: attempts of a client, calls of a server.
     ends: [OnceLock<Box<Ends>>; STATUSES],
     /// By status: calls of a client.
-    calls: [OnceLock<Histogram>; STATUSES],
+    calls: [OnceLock<Histograms<1>>; STATUSES],
     pub(super) retries: OnceLock<Box<Retries>>,
 }
 
-/// How attempts or calls with one status ended.
-pub(super) struct Ends {
-    pub(super) duration: Histogram,
-    pub(super) sent: Histogram,
-    pub(super) received: Histogram,
-}
+/// How attempts or calls with one status ended: time, bytes sent, bytes received.
+pub(super) struct Ends(Histograms<3>);
 
 /// The repeats of a method's calls.
 pub(super) struct Retries {
-    pub(super) by_policy: Histogram,
-    pub(super) transparent: Histogram,
-    pub(super) delay: Histogram,
+    pub(super) by_policy: Histograms<1>,
+    pub(super) transparent: Histograms<1>,
+    pub(super) delay: Histograms<1>,
 }
 
 impl Ends {
     fn new() -> Self {
-        let histogram = |bounds: &'static Bounds| Histogram::new(bounds);
-        Self { duration: histogram(&LATENCY), sent: histogram(&SIZE), received: histogram(&SIZE) }
+        Self(Histograms::new([&LATENCY, &SIZE, &SIZE]))
     }
+
+    pub(super) fn record(&self, took: Duration, sent: u64, received: u64) {
+        self.0.record([ns(took), sent, received]);
+    }
+
+    pub(super) fn duration(&self) -> Distribution {
+        self.0.read(0)
+    }
+
+    pub(super) fn sent(&self) -> Distribution {
+        self.0.read(1)
+    }
+
+    pub(super) fn received(&self) -> Distribution {
+        self.0.read(2)
+    }
+}
+
+pub(super) fn ns(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Method {
@@ -112,16 +128,16 @@ impl Method {
     }
 
     /// A client's calls that ended, by the status's name.
-    pub(super) fn calls(&self) -> impl Iterator<Item = (&'static str, &Histogram)> {
+    pub(super) fn calls(&self) -> impl Iterator<Item = (&'static str, &Histograms<1>)> {
         named(&self.calls)
     }
 
     pub(super) fn retries(&self) -> &Retries {
         self.retries.get_or_init(|| {
             Box::new(Retries {
-                by_policy: Histogram::new(&RETRIES),
-                transparent: Histogram::new(&TRANSPARENT),
-                delay: Histogram::new(&LATENCY),
+                by_policy: Histograms::new([&RETRIES]),
+                transparent: Histograms::new([&TRANSPARENT]),
+                delay: Histograms::new([&LATENCY]),
             })
         })
     }
@@ -186,8 +202,8 @@ impl Methods {
     }
 
     /// Where a client's calls of a method with this status are counted.
-    pub(super) fn calls(&self, number: u32, status: u8) -> &Histogram {
-        self.slot(number, status, |method| &method.calls, || Histogram::new(&LATENCY))
+    pub(super) fn calls(&self, number: u32, status: u8) -> &Histograms<1> {
+        self.slot(number, status, |method| &method.calls, || Histograms::new([&LATENCY]))
     }
 
     fn slot<T>(
@@ -250,11 +266,11 @@ mod tests {
         let methods = methods(1);
         let number = methods.number("/s/m");
         for status in [0, 14, 14, 99] {
-            methods.ends(number, status).duration.record(7);
+            methods.ends(number, status).record(Duration::ZERO, 1, 2);
         }
         let counts = |number| -> Vec<_> {
             let ends = methods.get(number).ends();
-            ends.map(|(name, ends)| (name, ends.duration.read().count())).collect()
+            ends.map(|(name, ends)| (name, ends.duration().count())).collect()
         };
         assert_eq!(counts(number), [("OK", 1)]);
         assert_eq!(counts(OTHER_METHOD), [("UNKNOWN", 1), ("UNAVAILABLE", 2)]);

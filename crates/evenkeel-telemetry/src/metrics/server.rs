@@ -8,7 +8,6 @@ use evenkeel::core::Code;
 use evenkeel_server::{CallEnd, CallMeter, ServerStats};
 
 use super::{
-    client::ns,
     family::{Families, Labels},
     instruments as names,
     methods::{Methods, OTHER_METHOD, Room},
@@ -42,9 +41,9 @@ impl Servers {
             out.count(&names::SERVER_STARTED, labels, method.started());
             for (status, ends) in method.ends() {
                 let labels = &[labels[0], ("grpc.status", status)];
-                out.distribution(&names::SERVER_SENT, labels, ends.sent.read());
-                out.distribution(&names::SERVER_RECEIVED, labels, ends.received.read());
-                out.distribution(&names::SERVER_DURATION, labels, ends.duration.read());
+                out.distribution(&names::SERVER_SENT, labels, ends.sent());
+                out.distribution(&names::SERVER_RECEIVED, labels, ends.received());
+                out.distribution(&names::SERVER_DURATION, labels, ends.duration());
             }
         }
         let watched = self.events.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,8 +76,6 @@ impl CallMeter for Servers {
         });
         // Without a status the client is gone, or has reset the stream.
         let ends = self.methods.ends(method, end.status.unwrap_or(Code::Cancelled as u8));
-        ends.duration.record(ns(end.took));
-        ends.sent.record(end.sent_bytes);
-        ends.received.record(end.received_bytes);
+        ends.record(end.took, end.sent_bytes, end.received_bytes);
     }
 }

@@ -100,10 +100,14 @@ impl Metered {
     /// The call is over.
     pub(crate) fn end(mut self, code: Code) {
         let now = Instant::now();
-        self.end_attempt(code, now);
+        let took = now.saturating_duration_since(self.began);
+        match self.phase {
+            // The only attempt took as long, in most calls.
+            Phase::Attempt(since) if since == self.began => self.tell_attempt(code, took),
+            _ => self.end_attempt(code, now),
+        }
         self.end_wait(now);
         let Self { retries, transparent_retries, retry_delay, .. } = self;
-        let took = now.saturating_duration_since(self.began);
         let end = CallEnd { code, took, retries, transparent_retries, retry_delay };
         self.meter.call_ended(self.method, &end);
     }
@@ -116,12 +120,16 @@ impl Metered {
     }
 
     fn end_attempt(&mut self, code: Code, now: Instant) {
-        let Phase::Attempt(since) = self.phase else { return };
+        if let Phase::Attempt(since) = self.phase {
+            self.tell_attempt(code, now.saturating_duration_since(since));
+        }
+    }
+
+    fn tell_attempt(&self, code: Code, took: Duration) {
         let sent_bytes = match &self.sent {
             Sent::Whole(bytes) => *bytes,
             Sent::Pumped(pump) => pump.sent.load(Ordering::Relaxed),
         };
-        let took = now.saturating_duration_since(since);
         let received_bytes = self.received.total();
         self.meter
             .attempt_ended(self.method, &AttemptEnd { code, took, sent_bytes, received_bytes });

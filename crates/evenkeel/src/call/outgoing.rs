@@ -47,8 +47,8 @@ impl Kept {
         Self { claim, first: None, rest: Vec::new(), whole: true }
     }
 
-    fn frames(&self) -> impl Iterator<Item = Bytes> + use<'_> {
-        self.first.iter().chain(&self.rest).cloned()
+    fn frames(&self) -> impl Iterator<Item = &Bytes> {
+        self.first.iter().chain(&self.rest)
     }
 
     /// Keeps one more frame if the limits allow it. False when they don't, now or earlier: then
@@ -207,9 +207,9 @@ impl Outgoing {
             Self::Unread(_) => Sent::Whole(0),
             Self::Whole(Whole { kept, once }) => {
                 let mut bytes = MessageBytes::default();
-                kept.frames().chain(once.iter().cloned()).for_each(|frame| {
-                    bytes.add(&frame);
-                });
+                for frame in kept.frames().chain(once) {
+                    bytes.add(frame);
+                }
                 Sent::Whole(bytes.total())
             }
             Self::Pumped(pump) => Sent::Pumped(pump.state.clone()),
@@ -234,7 +234,7 @@ impl Outgoing {
             }
             Self::Whole(whole) => {
                 let once = mem::take(&mut whole.once);
-                let mut frames = whole.kept.frames().chain(once).peekable();
+                let mut frames = whole.kept.frames().cloned().chain(once).peekable();
                 while let Some(frame) = frames.next() {
                     if stream.send_data(frame, frames.peek().is_none()).is_err() {
                         break; // the stream's own error, which comes up in its response
@@ -328,7 +328,8 @@ impl PumpWork {
     /// Sends everything on one stream, until all is sent or the stream is broken. Fails with the
     /// request body.
     async fn serve(&mut self, stream: &mut SendStream<Bytes>) -> Result<(), Status> {
-        let kept: Vec<Bytes> = self.kept.frames().chain(mem::take(&mut self.once)).collect();
+        let kept: Vec<Bytes> =
+            self.kept.frames().cloned().chain(mem::take(&mut self.once)).collect();
         self.sizes = self.sizes.map(|_| MessageBytes::default());
         for frame in kept {
             self.count(&frame);
