@@ -1,10 +1,12 @@
-"""Each alert of docs/observability fires for its fault and for no other: real programs are broken,
-their pages scraped, and Prometheus's own PromQL (conformance/alerts) asked.
+"""Each alert of docs/observability fires for faults of the lab and for no others: `lab serve` plays
+an example for each, a button's request breaks something, everything is scraped, and Prometheus's
+own PromQL (conformance/alerts) is asked.
 
     alerts.py ALERTS BINARIES    prints a √ or × for each check; exit code 1 with a ×
 
-A scrape each 0.4 s counts as one each 30 s, so that half an hour of rules takes half a minute. All
-faults happen side by side, each with a job of its own. Everything listens on 127.0.0.1.
+A scrape each 0.4 s counts as one each 15 s, so that half an hour of rules takes less than a minute.
+All faults happen side by side, each in a show of its own, and one show has none. Everything listens
+on 127.0.0.0/8.
 """
 
 import json
@@ -15,126 +17,98 @@ import tempfile
 import time
 import urllib.request
 
-from receivers import WAIT_S, Program, free_port
+from receivers import WAIT_S, Program, until
 
-SCRAPES = 75
+SCRAPES = 130
 SCRAPE_S = 0.4
-COUNTS_AS_S = 30
-# From this scrape on what is broken once is broken.
+COUNTS_AS_S = 15
+# From this scrape on what is broken is broken.
 BROKEN_AT = 12
+# So many that the rule for uneven load, which lets a quiet service be, sees them.
+RATE_PER_S = 200
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RULES = f"{ROOT}/docs/observability/alerts.yaml"
 DASHBOARD = f"{ROOT}/docs/observability/dashboard.json"
-RETRIES = json.dumps(
-    {
-        "loadBalancingConfig": [{"round_robin": {}}],
-        "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
-        "methodConfig": [
-            {
-                "name": [{}],
-                "retryPolicy": {
-                    "maxAttempts": 3,
-                    "initialBackoff": "0.01s",
-                    "maxBackoff": "0.01s",
-                    "backoffMultiplier": 1,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ],
-    }
-)
-GRPCLB = '{"loadBalancingConfig":[{"grpclb":{"serviceName":"greeter"}}]}'
 
-# For whom each alert has to fire. A client whose balancer is gone tries that address, too.
+# Each show: its example, and the requests of the buttons that break it.
+SHOWS = {
+    "well": ("round-robin", []),
+    "uneven": ("round-robin", ["policy/pick_first"]),
+    "dead": ("round-robin", ["backends/2/kill"]),
+    "stale-dns": ("round-robin", ["source/silence"]),
+    "stale-watch": ("kubernetes", ["source/silence"]),
+    "stale-balancer": ("lookaside", ["source/silence"]),
+    "lost": ("lookaside", ["balancers/1/kill", "balancers/2/kill"]),
+    "throttled": ("round-robin", ["policy/round_robin+retry", "backends/2/fail"]),
+    "cut": ("round-robin", ["backends/2/cut"]),
+}
+# Whom they kill: nobody answers there any more.
+KILLED = {("dead", "greeter"), ("lost", "grpclb")}
+
+# For whom each alert has to fire. A client whose balancers are gone tries their addresses, too.
 EXPECTED = {
-    "EvenkeelUnevenLoad": ["uneven"],
+    "EvenkeelUnevenLoad": ["uneven-greeter"],
     "EvenkeelDeadEndpointKept": ["dead-client", "lost-client"],
-    "EvenkeelStaleEndpoints": ["stale-client"],
+    "EvenkeelStaleEndpoints": [
+        "stale-balancer-grpclb",
+        "stale-dns-client",
+        "stale-watch-client",
+    ],
     "EvenkeelControlPlaneLost": ["lost-client"],
     "EvenkeelRetriesThrottled": ["throttled-client"],
-    "EvenkeelDrainTooShort": ["cut"],
+    "EvenkeelDrainTooShort": ["cut-greeter"],
 }
 
 
-class Stage:
-    """All programs, and where their pages are."""
+class Show:
+    """One `lab serve`, and who is to be scraped in it."""
 
-    def __init__(self, folder, binaries):
-        self.folder, self.binaries = folder, binaries
-        self.pages = []
-        self.count = 0
+    def __init__(self, folder, lab, name, example):
+        self.name = name
+        command = [lab, "serve", example, "--port", "0", "--rate", str(RATE_PER_S)]
+        # No example here has an Envoy; one is not to be looked for.
+        self.program = Program(folder, name, [*command, "--envoy", "/nowhere"])
+        self.url = self.program.says("out", r"(http://\S+)/")
+        until(f"{name} plays", self.targets)
 
-    def start(self, job, program, arguments):
-        self.count += 1
-        name = f"{job}-{self.count}"
-        command = [f"{self.binaries}/{program}", *arguments]
-        return name, Program(self.folder, name, command)
+    def targets(self):
+        """Prometheus's HTTP service discovery, as the lab serves it."""
+        found = json.loads(fetch(f"{self.url}/targets"))
+        named = [(one["labels"], one["targets"][0]) for one in found]
+        return [(labels["job"], labels["instance"], address) for labels, address in named]
 
-    def scraped(self, job, name, program, stream, pattern):
-        self.pages.append((job, name, program.says(stream, pattern)))
+    def wish(self, path):
+        fetch(urllib.request.Request(f"{self.url}/{path}", method="POST"))
 
-    def greeter(self, job, *more):
-        listen = ["--listen", "127.0.0.1:0", "--drain-delay", "0s"]
-        metrics = ["--metrics-listen", "127.0.0.1:0"]
-        name, program = self.start(job, "greeter", [*listen, *metrics, *more])
-        port = program.says("out", r"Started server on port (\d+)")
-        self.scraped(job, name, program, "err", r"metrics: http://(\S+)/metrics")
-        return f"127.0.0.1:{port}"
-
-    def client(self, job, target, *more):
-        load = ["--duration", "10m", "--quiet", "--metrics-listen", "127.0.0.1:0"]
-        job = f"{job}-client"
-        name, program = self.start(job, "client", ["--target", target, *load, *more])
-        pattern = r"metrics are on http://(\S+)/metrics"
-        self.scraped(job, name, program, "err", pattern)
-
-    def balancer(self, job, backends):
-        listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
-        service = ["--backends", f"greeter={','.join(backends)}"]
-        name, program = self.start(job, "grpclb", [*listen, *service])
-        port = program.says("out", r"Started server on port (\d+)")
-        self.scraped(job, name, program, "err", r"metrics: http://(\S+)/metrics")
-        return program, f"127.0.0.1:{port}"
+    def scrape(self, is_broken, write):
+        for job, instance, address in self.targets():
+            try:
+                text = fetch(f"http://{address}/metrics")
+            except OSError:
+                # A client that has just been replaced is not there for a moment, either.
+                if not is_broken or (job != "client" and (self.name, job) not in KILLED):
+                    raise
+                continue
+            write({"job": f"{self.name}-{job}", "instance": instance, "page": text})
 
 
-def set_up(stage):
-    """Starts everything; returns the balancer that is lost later."""
-    steady = ["--rate", "300"]
-    for job, policy in (("even", "round_robin"), ("uneven", "pick_first")):
-        greeters = [stage.greeter(job) for _ in range(3)]
-        stage.client(job, f"ipv4:{','.join(greeters)}", "--lb-policy", policy, *steady)
-    alive, dead = stage.greeter("dead"), f"127.0.0.1:{free_port()}"
-    stage.client("dead", f"ipv4:{alive},{dead}", "--rate", "20", "--backoff-max", "1s")
-    silent = f"127.0.0.1:{free_port()}"
-    stage.client("stale", f"dns://{silent}/greeter.invalid:1", "--rate", "5")
-    backends = [stage.greeter("lost"), stage.greeter("lost")]
-    balancer, at = stage.balancer("lost-balancer", backends)
-    lookaside = ["--service-config", GRPCLB, "--balancers", at, "--backoff-max", "1s"]
-    stage.client("lost", f"ipv4:{backends[0]}", *lookaside, "--rate", "20")
-    failing = stage.greeter("throttled", "--error-rate", "1")
-    stage.client("throttled", f"ipv4:{failing}", "--service-config", RETRIES, "--rate", "20")
-    slow = ["--delay", "3s", "--max-connection-age", "1s", "--max-connection-age-grace", "100ms"]
-    stage.client("cut", f"ipv4:{stage.greeter('cut', *slow)}", "--rate", "20")
-    return balancer
+def fetch(what):
+    with urllib.request.urlopen(what, timeout=WAIT_S) as answer:
+        return answer.read().decode()
 
 
-def follow(stage, balancer, write):
-    """Scrapes everything again and again; the balancer is lost on the way."""
+def follow(shows, write):
+    """Scrapes everything again and again; on the way each show is broken."""
     begin, epoch_s = time.monotonic(), 1_700_000_000
     for scrape in range(SCRAPES):
         if scrape == BROKEN_AT:
-            balancer.process.kill()
-        for job, name, address in stage.pages:
-            try:
-                with urllib.request.urlopen(f"http://{address}/metrics", timeout=WAIT_S) as answer:
-                    text = answer.read().decode()
-            except OSError:
-                if job != "lost-balancer":
-                    raise
-                continue
-            at_s = epoch_s + scrape * COUNTS_AS_S
-            write({"at_s": at_s, "job": job, "instance": name, "page": text})
+            for show in shows:
+                for path in SHOWS[show.name][1]:
+                    show.wish(path)
+        at_s = epoch_s + scrape * COUNTS_AS_S
+        for show in shows:
+            show.scrape(scrape >= BROKEN_AT, lambda page: write({"at_s": at_s, **page}))
         # Scrapes are by the clock, as Prometheus makes them.
         time.sleep(max(0.0, begin + (scrape + 1) * SCRAPE_S - time.monotonic()))
 
@@ -143,9 +117,13 @@ def main():
     path, binaries = sys.argv[1:]
     lines = []
     with tempfile.TemporaryDirectory() as folder:
-        stage = Stage(folder, binaries)
-        balancer = set_up(stage)
-        follow(stage, balancer, lambda page: lines.append(json.dumps(page)))
+        lab = f"{binaries}/lab"
+        shows = [Show(folder, lab, name, example) for name, (example, _) in SHOWS.items()]
+        follow(shows, lambda page: lines.append(json.dumps(page)))
+        for show in shows:
+            show.program.process.terminate()
+        for show in shows:
+            show.program.process.wait(WAIT_S)
     asked = subprocess.run(
         [path, RULES, DASHBOARD],
         input="\n".join(lines),

@@ -73,6 +73,8 @@ function show(next) {
   at("grow").disabled = !next.scales || (next.backends || []).length >= next.backends_max;
   rows();
   balancers(next.balancers || []);
+  at("source").hidden = !next.source;
+  at("source").textContent = next.is_silent ? `Let ${next.source} answer` : `Silence ${next.source}`;
 }
 
 function choices(select, options, chosen) {
@@ -114,8 +116,8 @@ function deedsOf(backend, count) {
   switch (backend.condition) {
     case "dead": return [["restart", "Start"], ...gone];
     case "hangs": return [["resume", "Resume"], ["kill", "Kill"], ...gone];
-    case "slow": return [["restart", "Fast again"], ["kill", "Kill"], ["hang", "Hang"], ...gone];
-    default: return [["kill", "Kill"], ["hang", "Hang"], ["slow", "Slow"], ["restart", "Restart"], ...gone];
+    case "serves": return [["kill", "Kill"], ["hang", "Hang"], ["slow", "Slow"], ["fail", "Fail"], ["cut", "Cut"], ["restart", "Restart"], ...gone];
+    default: return [["restart", "Well again"], ["kill", "Kill"], ["hang", "Hang"], ...gone];
   }
 }
 
@@ -207,4 +209,5 @@ function log(unix_s, what, chip = null) {
 at("examples").addEventListener("change", (e) => wish(`/example/${e.target.value}`));
 at("policies").addEventListener("change", (e) => wish(`/policy/${e.target.value}`));
 for (const which of ["answered", "failed"]) at(which).addEventListener("click", () => draw(which));
+at("source").addEventListener("click", () => wish(state.is_silent ? "/source/answer" : "/source/silence"));
 at("grow").addEventListener("click", () => wish("/backends"));

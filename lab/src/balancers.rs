@@ -69,6 +69,11 @@ pub(crate) struct Totals {
     pub(crate) dropped: BTreeMap<String, u64>,
 }
 
+/// Where the status page of balancer `number` of a block is; its metrics are there, too.
+pub(crate) fn admin(block: &Block, number: u8) -> SocketAddr {
+    SocketAddr::from((block.balancer_ip(number), ADMIN_PORT))
+}
+
 impl Balancers {
     /// None runs yet. `rules` are lines of YAML of the Service, such as its drops.
     ///
@@ -144,7 +149,7 @@ impl Balancers {
     }
 
     fn admin(&self, number: u8) -> SocketAddr {
-        SocketAddr::from((self.block.balancer_ip(number), ADMIN_PORT))
+        admin(&self.block, number)
     }
 
     /// The process ids of those that run.

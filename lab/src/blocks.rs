@@ -16,6 +16,8 @@ use crate::error::LabError;
 pub(crate) const BACKEND_PORT: u16 = 8000;
 /// The port of a backend behind an Envoy, which has the other one.
 pub(crate) const APPLICATION_PORT: u16 = 8001;
+/// The port of every page for Prometheus: the one that OpenTelemetry names for it.
+pub(crate) const METRICS_PORT: u16 = 9464;
 /// Backends are .1 to .32.
 const BACKENDS_MAX: u8 = 32;
 const DNS_HOST: u8 = 53;
@@ -27,6 +29,7 @@ pub(crate) const SIDECAR_PORT: u16 = 10000;
 const SIDECAR_HOST: u8 = 200;
 /// Balancers are .111 and so on.
 const BALANCER_HOST: u8 = 110;
+const CLIENT_HOST: u8 = 220;
 const CLAIM_HOST: u8 = 254;
 const TRIES_MAX: usize = 64;
 
@@ -88,6 +91,11 @@ impl Block {
     /// The address at which sidecar `number`, from 1, is called: it plays a client pod's loopback.
     pub(crate) fn sidecar(&self, number: u8) -> SocketAddrV4 {
         SocketAddrV4::new(self.ip(SIDECAR_HOST + number), SIDECAR_PORT)
+    }
+
+    /// The address of the client's own pages: it plays a pod IP.
+    pub(crate) fn client_ip(&self) -> Ipv4Addr {
+        self.ip(CLIENT_HOST)
     }
 
     /// The address that plays the Service's ClusterIP.

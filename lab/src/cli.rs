@@ -346,6 +346,7 @@ async fn run_chosen(arguments: &RunArgs, equipped: Equipped) -> ExitCode {
         envoy,
         envoy_concurrency: arguments.envoy_concurrency,
         programs,
+        metered: false,
         traced: !arguments.without_spans,
     };
     let run = match Run::new(settings) {

@@ -9,16 +9,22 @@ use std::{
     future::Future,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use hickory_server::{
     Server,
     net::runtime::{Time, TokioRuntimeProvider},
-    proto::rr::{
-        LowerName, Name, RData, RecordSet, RecordType, RrKey,
-        rdata::{A, SOA, SRV},
+    proto::{
+        op::{Header, HeaderCounts, MessageType, Metadata},
+        rr::{
+            LowerName, Name, RData, RecordSet, RecordType, RrKey,
+            rdata::{A, SOA, SRV},
+        },
     },
     server::{Request, RequestHandler, ResponseHandler, ResponseInfo},
     store::in_memory::InMemoryZoneHandler,
@@ -54,6 +60,7 @@ pub(crate) struct Dns {
     zone: Arc<Zone>,
     name: Name,
     questions: Arc<Questions>,
+    is_silent: Arc<AtomicBool>,
     _server: Server<Noting>,
 }
 
@@ -74,17 +81,23 @@ impl Dns {
         let mut catalog = Catalog::new();
         catalog.upsert(LowerName::from(&origin), vec![Arc::clone(&zone) as _]);
         let questions = Arc::new(Questions::new());
-        let noting = Noting { catalog, service: LowerName::from(&name), questions };
-        let questions = Arc::clone(&noting.questions);
+        let is_silent = Arc::default();
+        let noting = Noting { catalog, service: LowerName::from(&name), questions, is_silent };
+        let (questions, is_silent) = (noting.questions.clone(), noting.is_silent.clone());
         let mut server = Server::new(noting);
         server.register_socket(udp);
         server.register_listener(tcp, TCP_IDLE, TCP_RESPONSE_BUFFER);
-        Ok(Self { address, zone, name, questions, _server: server })
+        Ok(Self { address, zone, name, questions, is_silent, _server: server })
     }
 
     /// The address of the server.
     pub(crate) fn address(&self) -> SocketAddrV4 {
         self.address
+    }
+
+    /// From now on no question is answered, or each again.
+    pub(crate) fn silence(&self, is_silent: bool) {
+        self.is_silent.store(is_silent, Ordering::Relaxed);
     }
 
     /// Replaces the A records of the Service; an empty list makes the name NXDOMAIN. Returns when
@@ -194,6 +207,7 @@ struct Noting {
     catalog: Catalog,
     service: LowerName,
     questions: Arc<Questions>,
+    is_silent: Arc<AtomicBool>,
 }
 
 impl RequestHandler for Noting {
@@ -212,6 +226,9 @@ impl RequestHandler for Noting {
     {
         Box::pin(async move {
             let came = unix_s();
+            if self.is_silent.load(Ordering::Relaxed) {
+                return unanswered(request);
+            }
             let info = self.catalog.handle_request::<R, T>(request, response_handle).await;
             if let Ok(asked) = request.request_info()
                 && asked.query.query_type() == RecordType::A
@@ -222,6 +239,13 @@ impl RequestHandler for Noting {
             info
         })
     }
+}
+
+/// What the server's log has of a question that got no answer.
+fn unanswered(request: &Request) -> ResponseInfo {
+    let Metadata { id, op_code, .. } = request.metadata;
+    let metadata = Metadata::new(id, MessageType::Response, op_code);
+    ResponseInfo::from(Header { metadata, counts: HeaderCounts::default() })
 }
 
 /// The target that makes a client ask this server for the Service.

@@ -10,7 +10,7 @@ use std::{
 use rustix::process::Signal;
 
 use crate::{
-    blocks::{APPLICATION_PORT, Block},
+    blocks::{APPLICATION_PORT, Block, METRICS_PORT},
     clock::unix_s,
     envoy::Envoy,
     error::LabError,
@@ -71,6 +71,16 @@ impl Fleet {
     /// Gives backend `host` a setting of its own, from its next start on.
     pub(crate) fn set(&mut self, host: u8, name: &'static str, value: &str) {
         self.own.entry(host).or_default().push((name, value.to_owned()));
+    }
+
+    /// Takes those settings back, from its next start on.
+    pub(crate) fn reset(&mut self, host: u8) {
+        self.own.remove(&host);
+    }
+
+    /// Where the page for Prometheus of backend `host` is, in a run whose backends have one.
+    pub(crate) fn metrics(&self, host: u8) -> SocketAddrV4 {
+        SocketAddrV4::new(*self.address(host).ip(), METRICS_PORT)
     }
 
     /// The address of backend `host`.
@@ -140,6 +150,9 @@ impl Fleet {
         let address = self.address(host);
         let mut command = self.run.command("greeter");
         command.envs(self.settings.iter().map(|(key, value)| (key, value)));
+        if self.run.is_metered() {
+            command.env("GREETER_METRICS_LISTEN", self.metrics(host).to_string());
+        }
         let own = self.own.get(&host).into_iter().flatten();
         command.envs(own.map(|(key, value)| (key, value)));
         let traced = self.spans.iter();

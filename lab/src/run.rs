@@ -72,6 +72,8 @@ pub(crate) struct Settings {
     pub(crate) programs: Option<PathBuf>,
     /// Every process of a phase traces its calls.
     pub(crate) traced: bool,
+    /// Every backend shows a page for Prometheus.
+    pub(crate) metered: bool,
 }
 
 impl Run {
@@ -154,6 +156,11 @@ impl Run {
     /// When it can't listen.
     pub(crate) async fn trace(&self, phase: &str) -> Result<Option<Arc<Spans>>, LabError> {
         if self.settings.traced { self.spans.open(phase).await } else { Ok(None) }
+    }
+
+    /// Whether every backend shows a page for Prometheus.
+    pub(crate) fn is_metered(&self) -> bool {
+        self.settings.metered
     }
 
     /// The receivers.

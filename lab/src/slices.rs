@@ -57,4 +57,17 @@ impl Slices {
         self.api.apply(&SliceSpec::new(SERVICE, BACKEND_PORT, endpoints));
         at
     }
+
+    /// From now on connecting is refused, or served again.
+    ///
+    /// # Errors
+    ///
+    /// When the address is taken meanwhile.
+    pub(crate) async fn silence(&mut self, is_silent: bool) -> Result<(), LabError> {
+        if is_silent {
+            self.api.stop().await;
+            return Ok(());
+        }
+        self.api.resume().map_err(LabError::io("the API server's return"))
+    }
 }

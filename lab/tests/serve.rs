@@ -136,6 +136,53 @@ fn a_post_kills_a_backend_whose_share_goes_to_0_and_comes_back() {
 }
 
 #[test]
+fn each_process_has_a_page_for_prometheus_and_the_lab_lists_them() {
+    let lab = Lab::start();
+    let (mut events, _) = lab.events();
+    events.until("tick", |tick| tick["by_backend"].as_object().is_some_and(|of| of.len() == 3));
+    let (status, answer) = lab.ask("GET /targets", &lab.host());
+    assert_eq!(status, 200, "{answer}");
+    let list: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).expect("a body"))
+        .expect("Prometheus's HTTP service discovery is JSON");
+    let mut jobs = Vec::new();
+    for target in list.as_array().expect("a list") {
+        let at = target["targets"][0].as_str().expect("an address");
+        let mut page = String::new();
+        let mut socket = TcpStream::connect(at).expect("it listens");
+        socket.set_read_timeout(Some(WAIT)).expect("a time-out");
+        let request = format!("GET /metrics HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).expect("written");
+        socket.read_to_string(&mut page).expect("an answer that ends");
+        let job = target["labels"]["job"].as_str().expect("a job");
+        let counter = if job == "client" { "grpc_client_attempt" } else { "grpc_server_call" };
+        assert!(page.contains(&format!("{counter}_started_total{{")), "{job}: {page}");
+        jobs.push(job);
+    }
+    assert_eq!(jobs, ["greeter", "greeter", "greeter", "client"]);
+}
+
+#[test]
+fn a_backend_that_fails_or_cuts_its_calls_is_well_again_on_a_wish() {
+    let lab = Lab::start();
+    let (mut events, _) = lab.events();
+    for (deed, condition_then) in [("fail", "fails"), ("cut", "cuts calls")] {
+        assert_eq!(lab.ask(&format!("POST /backends/2/{deed}"), &lab.host()).0, 202);
+        events.until("state", |state| condition(state, 2) == condition_then);
+        events.until("tick", |tick| tick["fail"].as_u64() > Some(0));
+    }
+    assert_eq!(lab.ask("POST /source/silence", &lab.host()).0, 202);
+    events.until("state", |state| state["is_silent"] == true && state["source"] == "DNS");
+    assert_eq!(lab.ask("POST /source/answer", &lab.host()).0, 202);
+    events.until("state", |state| state["is_silent"] == false);
+    assert_eq!(lab.ask("POST /backends/2/restart", &lab.host()).0, 202);
+    events.until("state", |state| condition(state, 2) == "serves" && state["busy"].is_null());
+    events.until("tick", |tick| {
+        let checks = tick["checks"].as_array().expect("a list");
+        checks.iter().any(|check| check["id"] == "live.none_failed" && check["holds"] == true)
+    });
+}
+
+#[test]
 fn foreign_names_and_foreign_pages_are_refused_and_nothing_happens() {
     let lab = Lab::start();
     assert!(lab.address.ip().is_loopback() && lab.address.is_ipv4());

@@ -20,6 +20,9 @@ pub enum Event<'a> {
     },
     /// A resolver had no answer.
     ResolverError(&'a Status),
+    /// A resolver can't renew what it knows, and why, or (`None`) can again. A good list stays in
+    /// use meanwhile.
+    ResolverRenewal(Option<&'a Status>),
     /// A subchannel's state changed; `error` says why when it is TRANSIENT_FAILURE.
     SubchannelState {
         /// The subchannel's address.

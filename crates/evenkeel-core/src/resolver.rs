@@ -74,6 +74,13 @@ pub trait ResolverSink: Send + Sync {
     /// No answer. The last good list stays in use unless the error says that it is expired.
     fn error(&self, error: ResolverError);
 
+    /// What is known can't be renewed from now on, and why; or (`None`) it can again. Told at each
+    /// change, by resolvers that keep a good list while they have no newer one, and so report no
+    /// error. What is in use stays in use: a channel tells its recorder, and does nothing else.
+    fn renewal(&self, error: Option<&Status>) {
+        let _ = error;
+    }
+
     /// Ready when the channel asks to resolve again (a connection was lost, say). Requests between
     /// two polls count as one. Only the last task that polled is woken.
     fn poll_requested(&self, cx: &mut Context<'_>) -> Poll<()>;

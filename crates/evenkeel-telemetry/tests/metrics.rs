@@ -280,6 +280,21 @@ async fn connections_are_counted_from_their_making_to_their_end() {
 }
 
 #[tokio::test]
+async fn a_resolver_that_fails_is_a_level_until_its_channel_is_gone() {
+    let telemetry = kept();
+    // A port at which nobody answers: taken, and given back.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let target = format!("dns://{silent}/greeter.test:1");
+    let builder = telemetry.channel(Channel::builder(&target), &target);
+    let channel = builder.build().unwrap();
+    channel.connect();
+    let failing = format!(r#"evenkeel_resolver_failing{{grpc_target="{target}"}}"#);
+    reaches(&telemetry, &failing, 1.0).await;
+    drop(channel);
+    reaches(&telemetry, &failing, 0.0).await;
+}
+
+#[tokio::test]
 async fn retries_of_a_call_are_a_distribution_of_their_own() {
     let telemetry = kept();
     let backend = greeter(&Telemetry::off()).await;

@@ -118,6 +118,7 @@ pub(crate) fn spawn(shared: Arc<Shared>, options: DriverOptions) -> mpsc::Sender
     let runtime = options.runtime.clone();
     let call_config = options.call_config.clone();
     let idleness = Idleness::new(options.idle_timeout);
+    let recorder = options.recorder.clone();
     let driver = Driver {
         engine,
         shared,
@@ -130,7 +131,7 @@ pub(crate) fn spawn(shared: Arc<Shared>, options: DriverOptions) -> mpsc::Sender
         next_number: 0,
         watches: Watches::default(),
         cut: watch::Sender::new(false),
-        inbox: Arc::new(Inbox::default()),
+        inbox: Arc::new(Inbox::new(recorder)),
         resolver_task: JoinSet::new(),
         resolver_answered: false,
         idleness,

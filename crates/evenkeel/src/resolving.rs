@@ -2,11 +2,14 @@
 //! newer answer replaces one that the driver has not taken yet, so it can't overflow.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Waker},
 };
 
-use evenkeel_core::{ResolverError, ResolverSink, ResolverUpdate};
+use evenkeel_core::{
+    ResolverError, ResolverSink, ResolverUpdate, Status,
+    observe::{Event, Recorder},
+};
 use tokio::sync::Notify;
 
 /// What a resolver reported.
@@ -22,14 +25,19 @@ struct Requests {
 }
 
 /// See the module's head.
-#[derive(Default)]
 pub(crate) struct Inbox {
     latest: Mutex<Option<Answer>>,
     arrived: Notify,
     requests: Mutex<Requests>,
+    recorder: Arc<dyn Recorder>,
 }
 
 impl Inbox {
+    pub(crate) fn new(recorder: Arc<dyn Recorder>) -> Self {
+        let (latest, arrived) = (Mutex::default(), Notify::default());
+        Self { latest, arrived, requests: Mutex::default(), recorder }
+    }
+
     /// The next answer.
     pub(crate) async fn answer(&self) -> Answer {
         loop {
@@ -79,6 +87,10 @@ impl ResolverSink for Inbox {
         *latest = Some(Answer::Error(error));
         drop(latest);
         self.arrived.notify_one();
+    }
+
+    fn renewal(&self, error: Option<&Status>) {
+        self.recorder.record(&Event::ResolverRenewal(error));
     }
 
     fn poll_requested(&self, cx: &mut Context<'_>) -> Poll<()> {

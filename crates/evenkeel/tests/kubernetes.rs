@@ -172,11 +172,13 @@ async fn calls_go_on_while_the_api_server_is_away() {
     events.wait_for(2, " READY").await;
     server.stop().await;
     events.wait_for(1, "resolver error: ").await;
+    events.wait_for(1, "resolver fails: ").await;
     assert_eq!(answering(&channel, 20).await, addresses(&backends[..2]));
     publish(&server, &backends[2]);
     server.resume().unwrap();
     soon("the change", async { while answering(&channel, 12).await != addresses(&backends) {} })
         .await;
+    events.wait_for(1, "resolver works").await;
     assert_eq!(server.count(Kind::StreamingList), 1);
 }
 

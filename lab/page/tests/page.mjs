@@ -294,9 +294,26 @@ async function liveChecks(browser, base) {
     await press(page, 1, "Slow");
     const seen = await until(page, 1, "slow", [28, 38]);
     await page.waitForFunction(() => parseFloat(document.querySelectorAll("#figures dd")[3]?.textContent) >= 200);
-    await press(page, 1, "Fast again");
+    await press(page, 1, "Well again");
     await until(page, 1, "serves", [28, 38]);
     return `${seen}; p99 of 200 ms and more`;
+  });
+  await check("page.live.fails", "a backend that fails its calls: its share is 0, and one of them is shown on a click", async () => {
+    await press(page, 2, "Fail");
+    await page.locator('[data-check="live.none_failed"].bad').waitFor();
+    const seen = await until(page, 2, "fails", [0, 0]);
+    await page.getByRole("button", {name: "The newest that failed"}).click();
+    const call = await page.locator("#call .trace > li").first().textContent();
+    must(call.includes("UNAVAILABLE"), call);
+    await press(page, 2, "Well again");
+    await until(page, 2, "serves", [28, 38]);
+    return seen;
+  });
+  await check("page.live.silent", "DNS is silenced and answers again, and calls go on", async () => {
+    await page.getByRole("button", {name: "Silence DNS"}).click();
+    await page.getByRole("button", {name: "Let DNS answer"}).click();
+    await page.getByRole("button", {name: "Silence DNS"}).waitFor();
+    return await until(page, 1, "serves", [28, 38]);
   });
   await check("page.live.hung", "a hung backend's calls fail by their deadline, until it goes on", async () => {
     await press(page, 3, "Hang");

@@ -10,8 +10,23 @@ use crate::{
     stage::Stage,
 };
 
+const API_SERVER: &str = "the API server";
+
 /// What a show begins with.
 pub(crate) const BACKENDS: [u8; 3] = [1, 2, 3];
+
+/// The policy `round_robin` with a retry policy: three attempts, and a throttle that stops them
+/// when too many calls fail.
+pub(crate) const RETRIES: &str = "round_robin+retry";
+const RETRIES_CONFIG: &str = r#"{"loadBalancingConfig":[{"round_robin":{}}],
+"retryThrottling":{"maxTokens":10,"tokenRatio":0.1},"methodConfig":[{"name":[{}],"retryPolicy":{
+"maxAttempts":3,"initialBackoff":"0.01s","maxBackoff":"0.1s","backoffMultiplier":2,
+"retryableStatusCodes":["UNAVAILABLE"]}}]}"#;
+
+/// The client's flags that mean one of [`Scene::policies`].
+pub(crate) fn policy_flags(policy: &str) -> [&str; 2] {
+    if policy == RETRIES { ["--service-config", RETRIES_CONFIG] } else { ["--lb-policy", policy] }
+}
 
 /// The scene of one example.
 pub(crate) enum Scene {
@@ -100,7 +115,7 @@ impl Scene {
     /// The policies between which its client can choose; none where something else picks.
     pub(crate) fn policies(&self) -> &'static [&'static str] {
         match self {
-            Self::Baseline(..) | Self::Plain(_) => &["round_robin", "pick_first"],
+            Self::Baseline(..) | Self::Plain(_) => &["round_robin", "pick_first", RETRIES],
             Self::Lookaside(_) => &["grpclb"],
             Self::Sidecar(_) | Self::Told(_) => &[],
         }
@@ -109,6 +124,39 @@ impl Scene {
     /// Whether backends may come and go: the proxy of the baseline has a fixed list.
     pub(crate) fn scales(&self) -> bool {
         !matches!(self, Self::Baseline(..))
+    }
+
+    /// Who tells of the endpoints and can be made to say nothing.
+    pub(crate) fn source(&self) -> Option<&'static str> {
+        match self {
+            Self::Told(_) => None,
+            Self::Lookaside(_) => Some(API_SERVER),
+            Self::Baseline(stage, _) | Self::Plain(stage) if stage.slices.is_some() => {
+                Some(API_SERVER)
+            }
+            Self::Baseline(..) | Self::Plain(_) | Self::Sidecar(_) => Some("DNS"),
+        }
+    }
+
+    /// Has that one say nothing from now on, or answer again.
+    ///
+    /// # Errors
+    ///
+    /// When its address is taken meanwhile.
+    pub(crate) async fn silence(&mut self, is_silent: bool) -> Result<(), LabError> {
+        match self {
+            Self::Lookaside(scene) => scene.slices.silence(is_silent).await,
+            other => {
+                let Stage { slices, dns, .. } = other.stage_mut();
+                match slices {
+                    Some(slices) => slices.silence(is_silent).await,
+                    None => {
+                        dns.silence(is_silent);
+                        Ok(())
+                    }
+                }
+            }
+        }
     }
 
     /// Starts backends and publishes them.

@@ -24,6 +24,8 @@ pub(super) struct News {
 pub(super) struct Hub {
     pub(super) wishes: mpsc::Sender<Wish>,
     pub(super) state: watch::Receiver<Arc<str>>,
+    /// Whose metrics there are, for Prometheus.
+    pub(super) targets: watch::Receiver<Arc<str>>,
     news: broadcast::Sender<News>,
 }
 
@@ -32,6 +34,7 @@ pub(super) struct Hub {
 pub(super) struct Backstage {
     pub(super) wishes: mpsc::Receiver<Wish>,
     state: watch::Sender<Arc<str>>,
+    targets: watch::Sender<Arc<str>>,
     news: broadcast::Sender<News>,
 }
 
@@ -39,9 +42,10 @@ pub(super) struct Backstage {
 pub(super) fn pair() -> (Hub, Backstage) {
     let (wish, wishes) = mpsc::channel(WISHES_MAX);
     let (state, newest) = watch::channel(Arc::from("null"));
+    let (targets, listed) = watch::channel(Arc::from("[]"));
     let news = broadcast::Sender::new(NEWS_LEN_MAX);
-    let hub = Hub { wishes: wish, state: newest, news: news.clone() };
-    (hub, Backstage { wishes, state, news })
+    let hub = Hub { wishes: wish, state: newest, targets: listed, news: news.clone() };
+    (hub, Backstage { wishes, state, targets, news })
 }
 
 impl Hub {
@@ -55,6 +59,11 @@ impl Backstage {
     /// Replaces the state.
     pub(super) fn set(&self, state: &serde_json::Value) {
         self.state.send_replace(state.to_string().into());
+    }
+
+    /// Replaces the list of those whose metrics there are.
+    pub(super) fn list(&self, targets: &serde_json::Value) {
+        self.targets.send_replace(targets.to_string().into());
     }
 
     /// A handle that tells what happens.

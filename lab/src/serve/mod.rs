@@ -19,6 +19,7 @@ use crate::{
     run::{Run, Settings},
 };
 
+mod deeds;
 mod guard;
 mod hub;
 mod show;
@@ -70,7 +71,13 @@ async fn serve(arguments: &ServeArgs) -> Result<(), String> {
     if let (true, Some(why)) = (example.needs_envoy, &no_envoy) {
         return Err(why.clone());
     }
-    let settings = Settings { envoy, envoy_concurrency: 1, traced: true, ..Settings::default() };
+    let settings = Settings {
+        envoy,
+        envoy_concurrency: 1,
+        traced: true,
+        metered: true,
+        ..Settings::default()
+    };
     let run = Arc::new(Run::new(settings).map_err(says)?);
     let (show, hub) = Show::new(Arc::clone(&run), example, arguments.rate, no_envoy);
     emit(&format!("http://{address}/\n"))?;

@@ -2,7 +2,7 @@
 //! person has done to it. Wishes are granted one after the other, as `lab run` does things; the
 //! client's ticks go out meanwhile from a task of their own.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddrV4, sync::Arc};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -11,16 +11,20 @@ use tokio::{
 };
 
 use super::{
+    deeds::{Condition, Deed},
     hub::{self, Backstage, Hub, Teller},
     window::Window,
 };
 use crate::{
+    balancers,
+    blocks::METRICS_PORT,
     client::{Client, Feed, What},
     clock::unix_s,
     error::LabError,
     examples::{self, Example, live},
     run::Run,
     spans::{Latest, Spans},
+    stage::Stage,
 };
 
 /// Between two ticks, which is what a bar of the chart is.
@@ -29,9 +33,10 @@ const TICK: &str = "500ms";
 const BACKENDS_MAX: usize = 8;
 /// Addresses of a block for backends.
 const HOSTS_MAX: u8 = 32;
-/// What a slow backend waits before it answers.
-const SLOW: &str = "200ms";
-const DELAY: &str = "GREETER_DELAY";
+/// Who starts a dead backend wants to see its calls soon.
+const BACKOFF_MAX: &str = "1s";
+/// Clients after another whose pages have ports of their own: the one before may not be gone yet.
+const CLIENT_PORTS: u16 = 100;
 
 /// What somebody asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,45 +46,10 @@ pub(super) enum Wish {
     /// One backend more.
     Grow,
     Backend(u8, Deed),
+    /// Who tells of the endpoints says nothing from now on, or answers again.
+    Silence(bool),
     KillBalancer(u8),
     StartBalancer(u8),
-}
-
-/// What can be done to a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Deed {
-    /// SIGKILL; it stays listed.
-    Kill,
-    /// SIGSTOP.
-    Hang,
-    /// SIGCONT.
-    Resume,
-    /// Starts one that was killed, or one that runs anew.
-    Restart,
-    /// Starts it anew; it waits before each answer.
-    Slow,
-    /// Deletes it as a pod is deleted: with drain.
-    Delete,
-}
-
-/// How a backend is, by what was done to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Condition {
-    Serves,
-    Slow,
-    Hangs,
-    Dead,
-}
-
-impl Condition {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Serves => "serves",
-            Self::Slow => "slow",
-            Self::Hangs => "hangs",
-            Self::Dead => "dead",
-        }
-    }
 }
 
 /// See the module's head.
@@ -99,9 +69,12 @@ struct On {
     policy: Option<String>,
     backends: BTreeMap<u8, Condition>,
     balancers: BTreeMap<u8, bool>,
+    is_silent: bool,
     /// The names of those whose shares should be equal.
     serving: watch::Sender<Vec<String>>,
     client: Option<Client>,
+    /// Clients so far.
+    clients: u16,
     ticks: Option<Ticks>,
 }
 
@@ -131,6 +104,7 @@ impl Show {
         loop {
             let example = self.next;
             self.backstage.set(&json!({ "example": example.name, "busy": "starting" }));
+            self.backstage.list(&json!([]));
             match self.open(example).await {
                 Ok(on) => {
                     self.play(on).await;
@@ -150,8 +124,18 @@ impl Show {
         let policy = scene.policies().first().map(|policy| (*policy).to_owned());
         let backends = live::BACKENDS.map(|host| (host, Condition::Serves)).into();
         let balancers = scene.balancers().iter().map(|number| (*number, true)).collect();
-        let (serving, client, ticks) = (watch::Sender::default(), None, None);
-        let mut on = On { example, scene, policy, backends, balancers, serving, client, ticks };
+        let mut on = On {
+            example,
+            scene,
+            policy,
+            backends,
+            balancers,
+            is_silent: false,
+            serving: watch::Sender::default(),
+            client: None,
+            clients: 0,
+            ticks: None,
+        };
         follow(&on);
         self.start_client(&mut on).await?;
         Ok(on)
@@ -161,11 +145,12 @@ impl Show {
     async fn start_client(&self, on: &mut On) -> Result<(), LabError> {
         on.ticks = None;
         on.client = None;
+        on.clients += 1;
+        let page = client_page(on).to_string();
         let mut flags =
             vec!["--count", "0", "--rate", &self.rate, "--live", TICK, "--slots", "10s"];
-        if let Some(policy) = &on.policy {
-            flags.extend(["--lb-policy", policy]);
-        }
+        flags.extend(["--backoff-max", BACKOFF_MAX, "--metrics-listen", &page]);
+        flags.extend(on.policy.iter().flat_map(|policy| live::policy_flags(policy)));
         let client = on.scene.stage().client(&flags).await?;
         let (feed, teller) = (client.feed(), self.backstage.teller());
         let (serving, spans) = (on.serving.subscribe(), on.scene.stage().spans.clone());
@@ -179,6 +164,7 @@ impl Show {
     async fn play(&mut self, mut on: On) {
         loop {
             self.backstage.set(&self.state(&on, None));
+            self.backstage.list(&targets(&on));
             let Some(wish) = self.backstage.wishes.recv().await else {
                 return std::future::pending().await;
             };
@@ -234,6 +220,13 @@ impl Show {
             }
             Wish::Grow => self.grow(on).await,
             Wish::Backend(host, deed) => self.deal(host, deed, on).await,
+            Wish::Silence(is_silent) => {
+                if on.scene.source().is_some() && on.is_silent != is_silent {
+                    on.scene.silence(is_silent).await?;
+                    on.is_silent = is_silent;
+                }
+                Ok(())
+            }
             Wish::KillBalancer(number) => {
                 if on.balancers.get(&number) == Some(&true) {
                     on.balancers.insert(number, false);
@@ -266,10 +259,23 @@ impl Show {
 
     async fn deal(&self, host: u8, deed: Deed, on: &mut On) -> Result<(), LabError> {
         let Some(condition) = on.backends.get(&host).copied() else { return Ok(()) };
+        if deed == Deed::Delete {
+            return self.remove(host, condition, on).await;
+        }
         let stage = on.scene.stage_mut();
+        if let Some((after, settings)) = deed.starts() {
+            if condition != Condition::Dead {
+                stage.kill_9(host).await?;
+            }
+            stage.fleet.reset(host);
+            settings.iter().for_each(|(name, value)| stage.fleet.set(host, name, value));
+            stage.fleet.start(&[host]).await?;
+            on.backends.insert(host, after);
+            follow(on);
+            return Ok(());
+        }
         let after = match (deed, condition) {
-            (Deed::Delete, condition) => return self.remove(host, condition, on).await,
-            (Deed::Kill, Condition::Dead) | (Deed::Hang, Condition::Dead | Condition::Hangs) => {
+            (Deed::Kill | Deed::Hang, Condition::Dead) | (Deed::Hang, Condition::Hangs) => {
                 return Ok(());
             }
             (Deed::Kill, _) => {
@@ -284,16 +290,7 @@ impl Show {
                 stage.resume(host)?;
                 Condition::Serves
             }
-            (Deed::Resume, _) => return Ok(()),
-            (Deed::Restart | Deed::Slow, condition) => {
-                if condition != Condition::Dead {
-                    stage.kill_9(host).await?;
-                }
-                let slow = deed == Deed::Slow;
-                stage.fleet.set(host, DELAY, if slow { SLOW } else { "0s" });
-                stage.fleet.start(&[host]).await?;
-                if slow { Condition::Slow } else { Condition::Serves }
-            }
+            _ => return Ok(()),
         };
         on.backends.insert(host, after);
         follow(on);
@@ -309,7 +306,7 @@ impl Show {
             // A pod that is deleted has a process: this one is started for its end.
             Condition::Dead => stage.fleet.start(&[host]).await?,
             Condition::Hangs => drop(stage.resume(host)?),
-            Condition::Serves | Condition::Slow => {}
+            Condition::Serves | Condition::Slow | Condition::Fails | Condition::Cuts => {}
         }
         on.scene.delete(&[host]).await?;
         on.backends.remove(&host);
@@ -363,11 +360,39 @@ impl Show {
             "scales": on.scene.scales(),
             "backends_max": BACKENDS_MAX,
             "rate": self.rate,
+            "source": on.scene.source(),
+            "is_silent": on.is_silent,
             "backends": on.backends.iter().map(backend).collect::<Vec<_>>(),
             "balancers": on.balancers.iter().map(balancer).collect::<Vec<_>>(),
             "busy": busy,
         })
     }
+}
+
+/// Where the client's page for Prometheus is.
+fn client_page(on: &On) -> SocketAddrV4 {
+    let port = METRICS_PORT + on.clients % CLIENT_PORTS;
+    SocketAddrV4::new(on.scene.stage().block.client_ip(), port)
+}
+
+/// Whose metrics there are, as Prometheus's HTTP service discovery has it. Those that are dead are
+/// on it, as pods are.
+fn targets(on: &On) -> Value {
+    let target = |job: &str, instance: String, at: String| {
+        let labels = json!({ "job": job, "instance": instance, "example": on.example.name });
+        json!({ "targets": [at], "labels": labels })
+    };
+    let Stage { fleet, block, .. } = on.scene.stage();
+    let greeters = on.backends.keys().map(|host| {
+        let at = fleet.metrics(*host);
+        target("greeter", at.ip().to_string(), at.to_string())
+    });
+    let balancers = on.balancers.keys().map(|number| {
+        let at = balancers::admin(block, *number).to_string();
+        target("grpclb", format!("balancer-{number}"), at)
+    });
+    let client = target("client", "client".to_owned(), client_page(on).to_string());
+    greeters.chain(balancers).chain([client]).collect()
 }
 
 /// The checks judge by those that serve now.
@@ -441,16 +466,10 @@ fn words(wish: &Wish, on: &On) -> String {
         Wish::Example(name) => format!("{name} instead"),
         Wish::Policy(policy) => format!("a client with {policy}"),
         Wish::Grow => "one backend more".to_owned(),
-        Wish::Backend(host, deed) => {
-            let ip = name(*host);
-            match deed {
-                Deed::Kill => format!("kill -9 of {ip}"),
-                Deed::Hang => format!("SIGSTOP of {ip}"),
-                Deed::Resume => format!("SIGCONT of {ip}"),
-                Deed::Restart => format!("{ip} starts again"),
-                Deed::Slow => format!("{ip} starts again and waits {SLOW} before each answer"),
-                Deed::Delete => format!("{ip} is deleted"),
-            }
+        Wish::Backend(host, deed) => deed.words(&name(*host)),
+        Wish::Silence(is_silent) => {
+            let says = if *is_silent { "does not answer any more" } else { "answers again" };
+            format!("{} {says}", on.scene.source().unwrap_or("nobody"))
         }
         Wish::KillBalancer(number) => format!("kill -9 of balancer {number}"),
         Wish::StartBalancer(number) => format!("balancer {number} starts again"),

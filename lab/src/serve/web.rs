@@ -22,11 +22,12 @@ use tokio::{
 };
 
 use super::{
+    deeds::Deed,
     guard,
     hub::{Hub, News},
-    show::{Deed, Wish},
+    show::Wish,
 };
-use crate::examples;
+use crate::examples::{self, live::RETRIES};
 
 /// Connections at once; a browser has six for a page.
 const CONNECTIONS_MAX: usize = 64;
@@ -93,6 +94,10 @@ fn answer(request: &Request<Incoming>, port: u16, hub: &Hub) -> Response<Body> {
     let path = request.uri().path();
     match *request.method() {
         Method::GET if path == "/events" => events(hub),
+        Method::GET if path == "/targets" => {
+            let targets = Bytes::copy_from_slice(hub.targets.borrow().as_bytes());
+            response(StatusCode::OK, "application/json", Either::Left(Full::new(targets)))
+        }
         Method::GET => match FILES.iter().find(|(at, ..)| *at == path) {
             Some((_, kind, body)) => whole(StatusCode::OK, kind, body),
             None => text(StatusCode::NOT_FOUND, "no such page\n"),
@@ -118,22 +123,13 @@ fn wish(path: &str) -> Option<Wish> {
     let words: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
     match *words.as_slice() {
         ["example", name] => Some(Wish::Example(examples::find(name).ok()?.name)),
-        ["policy", policy @ ("round_robin" | "pick_first" | "grpclb")] => {
+        ["policy", policy @ ("round_robin" | "pick_first" | "grpclb" | RETRIES)] => {
             Some(Wish::Policy(policy.to_owned()))
         }
+        ["source", "silence"] => Some(Wish::Silence(true)),
+        ["source", "answer"] => Some(Wish::Silence(false)),
         ["backends"] => Some(Wish::Grow),
-        ["backends", host, deed] => {
-            let deed = match deed {
-                "kill" => Deed::Kill,
-                "hang" => Deed::Hang,
-                "resume" => Deed::Resume,
-                "restart" => Deed::Restart,
-                "slow" => Deed::Slow,
-                "delete" => Deed::Delete,
-                _ => return None,
-            };
-            Some(Wish::Backend(host.parse().ok()?, deed))
-        }
+        ["backends", host, deed] => Some(Wish::Backend(host.parse().ok()?, Deed::of(deed)?)),
         ["balancers", number, "kill"] => Some(Wish::KillBalancer(number.parse().ok()?)),
         ["balancers", number, "start"] => Some(Wish::StartBalancer(number.parse().ok()?)),
         _ => None,
@@ -213,6 +209,10 @@ mod tests {
             ("/backends", Some(Wish::Grow)),
             ("/backends/2/kill", Some(Wish::Backend(2, Deed::Kill))),
             ("/backends/2/delete", Some(Wish::Backend(2, Deed::Delete))),
+            ("/backends/2/cut", Some(Wish::Backend(2, Deed::Cut))),
+            ("/policy/round_robin+retry", Some(Wish::Policy(RETRIES.to_owned()))),
+            ("/source/silence", Some(Wish::Silence(true))),
+            ("/source/shout", None),
             ("/balancers/1/start", Some(Wish::StartBalancer(1))),
             ("/policy/pick_first", Some(Wish::Policy("pick_first".to_owned()))),
             ("/example/istio", Some(Wish::Example("mesh"))),

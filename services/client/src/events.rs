@@ -150,6 +150,10 @@ impl Recorder for EventLog {
             Event::ResolverError(status) => {
                 self.line("resolver_error", || json!({ "message": status_text(status) }));
             }
+            Event::ResolverRenewal(error) => self.line("resolver_renewal", || match error {
+                Some(status) => json!({ "error": status_text(status) }),
+                None => json!({}),
+            }),
             Event::SubchannelState { address, state, error } => self.line("subchannel", || {
                 let mut fields =
                     json!({ "address": address.to_string(), "state": state.to_string() });

@@ -29,6 +29,8 @@ pub(super) struct ChannelNumbers {
     updates: AtomicU64,
     errors: AtomicU64,
     endpoints: AtomicI64,
+    /// Channels whose resolver can't renew its list.
+    failing: AtomicI64,
     throttled: AtomicU64,
     drops: AtomicU64,
     /// Some channel had a balancer.
@@ -59,6 +61,7 @@ impl ChannelNumbers {
         out.count(&names::RESOLVER_ERRORS, labels, read(&self.errors));
         let level = |number: &AtomicI64| number.load(Ordering::Relaxed);
         out.level(&names::RESOLVER_ENDPOINTS, labels, level(&self.endpoints));
+        out.level(&names::RESOLVER_FAILING, labels, level(&self.failing));
         out.count(&names::RETRIES_THROTTLED, labels, read(&self.throttled));
         out.count(&names::DROPS, labels, read(&self.drops));
         if self.has_balancer.load(Ordering::Relaxed) {
@@ -76,6 +79,7 @@ pub(crate) struct ChannelRecorder {
     /// This channel's share of the levels.
     open: AtomicI64,
     endpoints: AtomicI64,
+    fails: AtomicBool,
     is_balanced: AtomicBool,
     falls_back: AtomicBool,
 }
@@ -87,6 +91,7 @@ impl ChannelRecorder {
             client,
             open: AtomicI64::new(0),
             endpoints: AtomicI64::new(0),
+            fails: AtomicBool::new(false),
             is_balanced: AtomicBool::new(false),
             falls_back: AtomicBool::new(false),
         }
@@ -132,6 +137,13 @@ impl Recorder for ChannelRecorder {
                 &numbers.updates
             }
             Event::ResolverError(_) => &numbers.errors,
+            Event::ResolverRenewal(error) => {
+                return turn(&self.fails, error.is_some(), &numbers.failing);
+            }
+            // An idle channel has no resolver.
+            Event::ChannelState(ConnectivityState::Idle) => {
+                return turn(&self.fails, false, &numbers.failing);
+            }
             Event::SubchannelState { state: ConnectivityState::Ready, .. } => {
                 self.open.fetch_add(1, Ordering::Relaxed);
                 &numbers.connected
@@ -159,6 +171,7 @@ impl Drop for ChannelRecorder {
         let open = u64::try_from(*self.open.get_mut()).unwrap_or(0);
         numbers.disconnected.fetch_add(open, Ordering::Relaxed);
         self.resolved(0);
+        turn(&self.fails, false, &numbers.failing);
         turn(&self.is_balanced, false, &numbers.balanced);
         turn(&self.falls_back, false, &numbers.fallback);
     }

@@ -98,9 +98,11 @@ instruments! {
     RESOLVER_UPDATES: Counter "evenkeel.resolver.updates" "{update}"
         "Answers of a channel's resolver that were taken.",
     RESOLVER_ERRORS: Counter "evenkeel.resolver.errors" "{error}"
-        "Times that a channel's resolver had no answer; the last list stays in use.",
+        "Times that a channel's resolver had no answer, and none of before that is still trusted.",
     RESOLVER_ENDPOINTS: UpDownCounter "evenkeel.resolver.endpoints" "{endpoint}"
         "Endpoints in the last answer of the resolver.",
+    RESOLVER_FAILING: UpDownCounter "evenkeel.resolver.failing" "{channel}"
+        "Channels whose resolver can't renew its answer; the last one stays in use.",
     RETRIES_THROTTLED: Counter "evenkeel.client.retries_throttled" "{attempt}"
         "Retries that the retry throttle kept back.",
     DROPS: Counter "evenkeel.client.drops" "{call}"

@@ -26,6 +26,9 @@ use super::{
 /// How long the addresses wait for the service config that belongs to them, when one is wanted.
 const CONFIG_WAIT: Duration = Duration::from_secs(1);
 
+/// The number of their half.
+const ADDRESSES: usize = 0;
+
 /// What is looked up beside the addresses.
 pub(super) struct Beside {
     /// Begins to look for balancers.
@@ -42,7 +45,7 @@ pub(super) async fn run(addresses: User, beside: Beside, port: u16, sink: Arc<dy
     let Beside { balancers: look_for, balancers_wanted, configs } = beside;
     let mut known = Known::new(balancers_wanted, configs.is_some());
     // Streams, whose half-done look-ups survive what the others report.
-    let mut addresses = reports(addresses, half(0));
+    let mut addresses = reports(addresses, half(ADDRESSES));
     let mut balancers = balancers_wanted.then(|| reports(look_for(), half(1)));
     let (mut texts, chooser) = match configs {
         Some((user, chooser)) => (Some(reports(user, half(2))), Some(chooser)),
@@ -239,6 +242,13 @@ impl ResolverSink for Half {
 
     fn error(&self, error: ResolverError) {
         self.requests.sink.error(error);
+    }
+
+    /// Of the addresses alone: without balancers or a service config of its own a name is fine.
+    fn renewal(&self, error: Option<&Status>) {
+        if self.number == ADDRESSES {
+            self.requests.sink.renewal(error);
+        }
     }
 
     fn poll_requested(&self, cx: &mut Context<'_>) -> Poll<()> {

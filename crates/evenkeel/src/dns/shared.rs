@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use evenkeel_core::{Nanos, ResolverSink};
+use evenkeel_core::{Nanos, ResolverSink, Status};
 use hickory_resolver::proto::rr::Name;
 use tokio::{
     sync::Notify,
@@ -94,7 +94,7 @@ impl<L: LookUp> Registry<L> {
             // An entry that is dropped here would want the lock.
             drop(entries);
             shared.joined();
-            return User { shared, seen: 0 };
+            return User { shared, seen: 0, fails: false };
         }
         let state = State {
             schedule: Schedule::new(&key.options, 0),
@@ -114,7 +114,7 @@ impl<L: LookUp> Registry<L> {
             changed: Notify::new(),
         });
         entries.insert(key, Arc::downgrade(&shared));
-        User { shared, seen: 0 }
+        User { shared, seen: 0, fails: false }
     }
 
     /// How many look-ups are in use.
@@ -170,6 +170,8 @@ pub(super) struct User<L: LookUp = Lookup> {
     shared: Arc<Shared<L>>,
     /// The version that this user was told last; they count from 1.
     seen: u64,
+    /// It was told that look-ups fail.
+    fails: bool,
 }
 
 impl<L: LookUp> User<L> {
@@ -180,6 +182,7 @@ impl<L: LookUp> User<L> {
         loop {
             // Before the look at the state, so that no change after it is missed.
             let changed = shared.changed.notified();
+            self.tell_renewal(sink);
             let until = match self.turn() {
                 Turn::LookUp(claim) => {
                     claim.run().await;
@@ -194,6 +197,18 @@ impl<L: LookUp> User<L> {
                 () = changed => {}
                 () = poll_fn(|cx| sink.poll_requested(cx)) => shared.requested(),
             }
+        }
+    }
+
+    /// Look-ups began to fail, or work again: of that there is no report while the last list is
+    /// good.
+    fn tell_renewal(&mut self, sink: &dyn ResolverSink) {
+        let state = lock(&self.shared.state);
+        let failure = state.schedule.failure().map(|failure| failure.message.clone());
+        drop(state);
+        if failure.is_some() != self.fails {
+            self.fails = failure.is_some();
+            sink.renewal(failure.map(Status::unavailable).as_ref());
         }
     }
 

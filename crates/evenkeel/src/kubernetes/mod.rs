@@ -106,9 +106,19 @@ impl ResolverFactory for KubernetesResolverFactory {
 /// Reports to one channel until it drops this. The channel's requests for a fresh look need no
 /// answer: what there is to know comes by itself.
 async fn run(mut watch: Watch, selection: Selection, sink: Arc<dyn ResolverSink>) {
-    let mut told = None;
+    let (mut told, mut fails) = (None, false);
     loop {
-        match watch.changed().await {
+        let state = watch.changed().await;
+        let error = match &state {
+            State::Good { error, .. } => error.as_ref(),
+            State::Failed(error) => Some(error),
+            _ => None,
+        };
+        if error.is_some() != fails {
+            fails = error.is_some();
+            sink.renewal(error.map(|error| not_now(&error.message).status).as_ref());
+        }
+        match state {
             State::Good { slices, error, .. } => {
                 // That the watch is lost, or is back, changes no endpoint.
                 if told.as_ref().is_none_or(|told| !Arc::ptr_eq(told, &slices)) {

@@ -36,16 +36,15 @@ pub(super) async fn play(run: Arc<Run>, name: String) -> Result<PhaseReport, Lab
 
     let left = unix_s();
     if let Some(slices) = &mut stage.slices {
-        slices.api.stop().await;
+        slices.silence(true).await?;
     }
     stage.say("the API server is away");
     sleep(AWAY / 2).await;
     stage.scale_up(&[NEW]).await?;
     stage.say("a fourth pod is ready, and nobody can say so");
     sleep(AWAY / 2).await;
-    let what = "the API server's return";
     if let Some(slices) = &mut stage.slices {
-        slices.api.resume().map_err(LabError::io(what))?;
+        slices.silence(false).await?;
     }
     let returned = unix_s();
     stage.say("the API server is back");

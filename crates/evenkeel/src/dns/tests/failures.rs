@@ -141,6 +141,10 @@ async fn a_failure_after_a_good_answer_keeps_the_last_list() {
         resolver.nothing_new();
         server.set("greeter.test.", Has(0, ips(&["127.0.0.3"])));
         assert_eq!(resolver.update().await, ["127.0.0.3:8000"]);
+        // Told apart from the list: once when it began, with the reason, and once when it was over.
+        let renewals = resolver.sink.renewals.lock().unwrap().clone();
+        let [Some(why), None] = &renewals[..] else { panic!("{renewals:?}") };
+        assert!(why.contains("greeter.test."), "{why}");
     }
 }
 

@@ -62,6 +62,8 @@ fn factory(registry: &Arc<Registry>, options: DnsOptions) -> DnsResolverFactory 
 /// A [`ResolverSink`] that keeps all it hears.
 struct Sink {
     events: mpsc::Sender<Event>,
+    /// Whether look-ups fail, as far as it heard: each change, with the reason.
+    renewals: Mutex<Vec<Option<String>>>,
     /// A request that is not yet taken, and whom to wake.
     request: Mutex<(bool, Option<Waker>)>,
 }
@@ -99,6 +101,10 @@ impl ResolverSink for Sink {
     fn error(&self, error: ResolverError) {
         assert_eq!(error.status.code, evenkeel_core::Code::Unavailable);
         self.keep(Event::Error { message: error.status.message, expired: error.expired });
+    }
+
+    fn renewal(&self, error: Option<&Status>) {
+        self.renewals.lock().unwrap().push(error.map(|status| status.message.clone()));
     }
 
     fn poll_requested(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -156,7 +162,11 @@ impl Running {
 
     fn spawn(start: impl FnOnce(Arc<dyn ResolverSink>) -> ResolverTask) -> Self {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let sink = Arc::new(Sink { events: sender, request: Mutex::default() });
+        let sink = Arc::new(Sink {
+            events: sender,
+            renewals: Mutex::default(),
+            request: Mutex::default(),
+        });
         let task = tokio::spawn(start(sink.clone()));
         let abort = AbortOnDrop(task.abort_handle());
         Self { sink, events, task, _abort: abort }
