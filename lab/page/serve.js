@@ -15,6 +15,8 @@ let marked = 0;
 let names = [];
 /** The newest calls; one is drawn when somebody asks for it, as nobody can read what changes. */
 let calls = {};
+/** The last state of each subchannel that was told. */
+let subchannels = {};
 
 const events = new EventSource("/events");
 events.addEventListener("state", (e) => { show(JSON.parse(e.data)); });
@@ -22,6 +24,9 @@ events.addEventListener("tick", (e) => { tick(JSON.parse(e.data)); });
 events.addEventListener("mark", (e) => { mark(JSON.parse(e.data)); });
 events.addEventListener("subchannel", (e) => {
   const of = JSON.parse(e.data);
+  // Not each try to connect to a dead one, one a second.
+  if (!["READY", "TRANSIENT_FAILURE"].includes(of.state) || subchannels[of.address] === of.state) return;
+  subchannels[of.address] = of.state;
   log(of.unix_s, `the client's subchannel of ${of.address} is ${of.state}`);
 });
 events.addEventListener("call", (e) => { call(JSON.parse(e.data)); });
@@ -50,6 +55,7 @@ function show(next) {
     marked = 0;
     names = [];
     calls = {};
+    subchannels = {};
     at("call").replaceChildren();
     at("call-section").hidden = true;
     at("failed").disabled = true;
