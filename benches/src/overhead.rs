@@ -37,6 +37,9 @@ use crate::{
 /// What a slice may take beyond its length.
 const EXTRA: Duration = Duration::from_secs(30);
 
+/// Kinds of one run.
+const KINDS: usize = 5;
+
 /// Measures what metrics and spans cost a channel's calls.
 #[derive(Clone, Debug, Parser)]
 pub struct Options {
@@ -66,6 +69,8 @@ pub enum Kind {
     Metrics,
     /// Metrics, and spans of one call in a hundred.
     On,
+    /// The same, but contexts do not go along with calls.
+    Apart,
     /// Metrics that are kept and sent nowhere; for `costs`.
     Kept,
 }
@@ -77,6 +82,7 @@ impl Kind {
             Self::OffAgain => "off-again",
             Self::Metrics => "metrics",
             Self::On => "on",
+            Self::Apart => "apart",
             Self::Kept => "kept",
         }
     }
@@ -166,6 +172,7 @@ pub fn telemetry(kind: Kind, sink: SocketAddr) -> Result<Telemetry, String> {
             "OTEL_EXPORTER_OTLP_ENDPOINT" => format!("http://{sink}"),
             "OTEL_EXPORTER_OTLP_PROTOCOL" => "grpc".into(),
             "OTEL_METRICS_EXPORTER" if kind == Kind::Kept => "prometheus".into(),
+            "OTEL_PROPAGATORS" if kind == Kind::Apart => "none".into(),
             "OTEL_TRACES_SAMPLER" => "parentbased_traceidratio".into(),
             "OTEL_TRACES_SAMPLER_ARG" => "0.01".into(),
             // So often that it would show.
@@ -175,12 +182,12 @@ pub fn telemetry(kind: Kind, sink: SocketAddr) -> Result<Telemetry, String> {
     };
     let text = |error: evenkeel_telemetry::SettingsError| error.to_string();
     let mut telemetry = Telemetry::off();
-    if kind == Kind::On
+    if matches!(kind, Kind::On | Kind::Apart)
         && let Some(spans) = Settings::read("overhead", &variable).map_err(text)?
     {
         telemetry = Telemetry::start(&spans).map_err(text)?;
     }
-    if matches!(kind, Kind::On | Kind::Metrics | Kind::Kept)
+    if !matches!(kind, Kind::Off | Kind::OffAgain)
         && let Some(metrics) = MetricsSettings::read("overhead", &variable).map_err(text)?
     {
         telemetry = telemetry.with_metrics(&metrics).map_err(text)?;
@@ -213,13 +220,13 @@ pub async fn run(options: Options) -> Result<(), String> {
     let at: SocketAddr =
         serde_json::from_str(&sink.greeting).map_err(|e| format!("the sink: {e}"))?;
     let list = backends.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
-    let kinds = [Kind::Off, Kind::OffAgain, Kind::Metrics, Kind::On];
+    let kinds = [Kind::Off, Kind::OffAgain, Kind::Metrics, Kind::On, Kind::Apart];
     let mut workers = Vec::new();
     for kind in kinds {
         let arguments = ["worker", kind.name(), &at.to_string(), &list];
         workers.push(Subprocess::start(arguments).await?);
     }
-    let mut slices: [Vec<Slice>; 4] = Default::default();
+    let mut slices: [Vec<Slice>; KINDS] = Default::default();
     let length = Duration::from_millis(options.slice_ms.into());
     let line = format!("unary {} {}", options.callers, options.slice_ms);
     // One more before them warms up. Each round begins with another one, so that no kind always
@@ -246,7 +253,7 @@ pub async fn run(options: Options) -> Result<(), String> {
     if failed == 0 { Ok(()) } else { Err(format!("{failed} calls failed")) }
 }
 
-fn report(options: &Options, kinds: [Kind; 4], slices: [Vec<Slice>; 4]) -> Report {
+fn report(options: &Options, kinds: [Kind; KINDS], slices: [Vec<Slice>; KINDS]) -> Report {
     let values = |slices: &[Slice], value: fn(&Slice) -> f64| -> Vec<f64> {
         slices.iter().map(value).collect()
     };

@@ -21,7 +21,6 @@ use opentelemetry::trace::SpanContext;
 use tonic::Status;
 
 use crate::{
-    context,
     otlp::SpanKind,
     span::{self, ActiveSpan, Begun, Tracer},
     wire::Value,
@@ -57,12 +56,12 @@ impl CallLayer for ClientSpans {
     fn start(&self, call: &mut CallStart<'_>) -> Result<Option<OnCallEnd>, Status> {
         // An application that traces by itself has a current span, or has put one's context into
         // the headers by an interceptor of its own.
-        let parent = span::current().or_else(|| context::extract(call.headers));
+        let parent = span::current().or_else(|| self.tracer.extract(call.headers));
         let kind = (SpanKind::Client, "Sent");
         let Begun { context, span } = self.tracer.begin(kind, call.path, parent.as_ref());
         let Some(mut span) = span else {
             // Servers heed that it is not sampled; for that they have to be told once.
-            context::inject(&context, call.headers);
+            self.tracer.inject(&context, call.headers);
             return Ok(None);
         };
         span.set("grpc.target", &*self.target);
@@ -78,7 +77,7 @@ impl AttemptLayer for ClientSpans {
         let Some(Sent(parent)) = attempt.extensions.get() else { return Ok(None) };
         let kind = (SpanKind::Internal, "Attempt");
         let Begun { context, span } = self.tracer.begin(kind, attempt.path, Some(parent));
-        context::inject(&context, attempt.headers);
+        self.tracer.inject(&context, attempt.headers);
         let Some(mut span) = span else { return Ok(None) };
         let is_transparent = attempt.kind == AttemptKind::TransparentRetry;
         span.set("previous-rpc-attempts", Value::Int(attempt.retries.into()));

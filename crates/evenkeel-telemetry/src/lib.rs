@@ -118,7 +118,7 @@ impl Telemetry {
     pub fn start(settings: &Settings) -> Result<Self, SettingsError> {
         let queue = Arc::new(Queue::new(settings.queue_max, settings.batch_max));
         let flusher = export::start(settings, queue.clone()).map_err(SettingsError)?;
-        let tracer = Arc::new(Tracer::new(settings.sampler, queue.clone()));
+        let tracer = Arc::new(Tracer::new(settings.sampler, settings.propagates, queue.clone()));
         Ok(Self { spans: Some(Spans { tracer, queue, flusher }), counts: None })
     }
 

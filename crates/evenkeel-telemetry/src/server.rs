@@ -9,7 +9,6 @@ use evenkeel_server::{CallLayer, CallScope, CallStart};
 use opentelemetry::{Context, trace::TraceContextExt as _};
 
 use crate::{
-    context,
     otlp::SpanKind,
     span::{ActiveSpan, Begun, Tracer},
 };
@@ -27,7 +26,7 @@ impl ServerSpans {
 
 impl CallLayer for ServerSpans {
     fn start(&self, call: &mut CallStart<'_>) -> Option<Box<dyn CallScope>> {
-        let parent = context::extract(call.headers);
+        let parent = self.tracer.extract(call.headers);
         let kind = (SpanKind::Server, "Recv");
         let Begun { context, mut span } = self.tracer.begin(kind, call.path, parent.as_ref());
         if let (Some(span), Some(peer)) = (&mut span, call.peer) {

@@ -37,6 +37,8 @@ pub struct Settings {
     pub place: Place,
     /// What is recorded.
     pub sampler: Sampler,
+    /// Contexts go along with calls, to the server and from the client.
+    pub propagates: bool,
     /// Spans that may wait; more are dropped and counted.
     pub queue_max: usize,
     /// Spans in one request.
@@ -91,6 +93,7 @@ impl Settings {
         Ok(Some(Self {
             place,
             sampler,
+            propagates: propagates(lookup)?,
             queue_max: queue_max as usize,
             batch_max: batch_max.min(queue_max) as usize,
             delay: Duration::from_millis(delay_ms),
@@ -111,6 +114,21 @@ fn is_off(lookup: Lookup<'_>) -> Result<bool, SettingsError> {
         None | Some("otlp") => Ok(disabled),
         Some("none") => Ok(true),
         Some(other) => wrong(EXPORTER, "otlp or none", other),
+    }
+}
+
+/// Whether W3C Trace Context is among the propagators. Of the others of the specification baggage
+/// is none of ours, and goes along as the application's own header does.
+fn propagates(lookup: Lookup<'_>) -> Result<bool, SettingsError> {
+    const PROPAGATORS: &str = "OTEL_PROPAGATORS";
+    let Some(list) = lookup(PROPAGATORS) else { return Ok(true) };
+    let names: Vec<&str> = list.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    match names[..] {
+        ["none"] => Ok(false),
+        _ if names.iter().all(|name| ["tracecontext", "baggage"].contains(name)) => {
+            Ok(names.contains(&"tracecontext"))
+        }
+        _ => wrong(PROPAGATORS, "tracecontext, baggage, both with a comma, or none", &list),
     }
 }
 

@@ -10,12 +10,14 @@ use std::{
 };
 
 use evenkeel::core::{Address, Code};
+use http::HeaderMap;
 use opentelemetry::{
     Context,
     trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState},
 };
 
 use crate::{
+    context,
     export::Queue,
     otlp::{SpanKind, StatusCode},
     sampler::Sampler,
@@ -56,6 +58,7 @@ mod field {
 /// Makes spans and takes them when they end.
 pub(crate) struct Tracer {
     sampler: Sampler,
+    propagates: bool,
     queue: Arc<Queue>,
     ids: Ids,
 }
@@ -68,8 +71,20 @@ pub(crate) struct Begun {
 }
 
 impl Tracer {
-    pub(crate) fn new(sampler: Sampler, queue: Arc<Queue>) -> Self {
-        Self { sampler, queue, ids: Ids::new() }
+    pub(crate) fn new(sampler: Sampler, propagates: bool, queue: Arc<Queue>) -> Self {
+        Self { sampler, propagates, queue, ids: Ids::new() }
+    }
+
+    /// The context that came with a call.
+    pub(crate) fn extract(&self, headers: &HeaderMap) -> Option<SpanContext> {
+        if self.propagates { context::extract(headers) } else { None }
+    }
+
+    /// Has a call take the context along.
+    pub(crate) fn inject(&self, context: &SpanContext, headers: &mut HeaderMap) {
+        if self.propagates {
+            context::inject(context, headers);
+        }
     }
 
     /// A span below `parent`, or the first of a new trace.
@@ -262,7 +277,7 @@ mod tests {
 
     fn tracer(sampler: Sampler) -> (Arc<Tracer>, Arc<Queue>) {
         let queue = Arc::new(Queue::new(16, 8));
-        (Arc::new(Tracer::new(sampler, queue.clone())), queue)
+        (Arc::new(Tracer::new(sampler, true, queue.clone())), queue)
     }
 
     const SENT: (SpanKind, &str) = (SpanKind::Client, "Sent");

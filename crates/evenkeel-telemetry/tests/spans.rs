@@ -115,6 +115,22 @@ async fn spans_are_calls_exactly_over_http() {
 }
 
 #[tokio::test]
+async fn without_propagators_the_two_sides_of_a_call_are_two_traces() {
+    let receiver = Receiver::start().await;
+    let settings = receiver.settings("grpc", &[("OTEL_PROPAGATORS", "none")]);
+    let telemetry = Telemetry::start(&settings).unwrap();
+    let backend = greeter(&telemetry).await;
+    call(&channel(&telemetry, &[backend.at]), "you").await.unwrap();
+    ended(&telemetry, 3).await;
+    telemetry.shutdown(LIMIT).await;
+    let [sent, attempt, received] =
+        [SENT, ATTEMPT, RECV].map(|name| receiver.named(name).remove(0));
+    assert_eq!((&attempt.trace_id, &attempt.parent_span_id), (&sent.trace_id, &sent.span_id));
+    assert!(received.parent_span_id.is_empty());
+    assert_ne!(received.trace_id, sent.trace_id);
+}
+
+#[tokio::test]
 async fn headers_and_resource_go_with_every_request() {
     let receiver = Receiver::start().await;
     for protocol in ["grpc", "http/protobuf"] {

@@ -40,7 +40,26 @@ fn the_defaults_are_the_specifications() {
     assert_eq!(settings.delay, Duration::from_secs(5));
     assert_eq!((settings.queue_max, settings.batch_max), (2_048, 512));
     assert_eq!(settings.sampler, Sampler::default());
+    assert!(settings.propagates);
     assert!(settings.place.headers.is_empty());
+}
+
+#[test]
+fn contexts_go_along_if_the_propagators_say_so() {
+    for (list, goes) in [
+        ("tracecontext", true),
+        ("tracecontext,baggage", true),
+        (" baggage , tracecontext ", true),
+        ("baggage", false),
+        ("none", false),
+    ] {
+        assert_eq!(good(&[TO, ("OTEL_PROPAGATORS", list)]).propagates, goes, "{list:?}");
+    }
+    for list in ["b3", "tracecontext,jaeger", "none,tracecontext", "W3C"] {
+        let error = read(&[TO, ("OTEL_PROPAGATORS", list)]).expect_err(list).to_string();
+        assert!(error.starts_with("OTEL_PROPAGATORS: expected tracecontext"), "{error}");
+        assert!(error.contains(list), "{error}");
+    }
 }
 
 #[test]
