@@ -4,7 +4,10 @@
 mod fixture;
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,7 +18,7 @@ use fixture::{
     Backend,
     bytes::hello,
     fleet,
-    frames::{Frames, NO_ERROR, Requests},
+    frames::{END_STREAM, Frames, HEADERS, NO_ERROR, Requests},
     keyed::Keyed,
     peer::{Peer, to},
     soon, until,
@@ -168,6 +171,59 @@ async fn a_call_that_is_dropped_ends_once_for_each_layer() {
     let mut ends = notes.take().split_off(2);
     ends.sort();
     assert_eq!(ends, ["attempts: attempt Cancelled", "calls: call ended None"]);
+}
+
+/// Each call has a header of its own, as a tracer's have.
+struct Traced(&'static str, AtomicUsize);
+
+impl CallLayer for Traced {
+    fn start(&self, call: &mut CallStart<'_>) -> Result<Option<OnCallEnd>, Status> {
+        let number = self.1.fetch_add(1, Ordering::Relaxed);
+        // All digits are as long as each other in HTTP/2's code.
+        let text = format!("00-{:032b}-{:016b}-00", number + 1, number + 1);
+        let mut value = HeaderValue::try_from(text).unwrap();
+        value.set_sensitive(true);
+        call.headers.insert(self.0, value);
+        Ok(None)
+    }
+}
+
+/// The bytes of the heads of four calls over one connection, each with such a header.
+async fn heads_with(name: &'static str) -> Vec<usize> {
+    let lengths = Arc::new(Mutex::new(Vec::new()));
+    let seen = lengths.clone();
+    let peer = Peer::start(move |_, socket| {
+        let seen = seen.clone();
+        async move {
+            let mut frames = Frames::greet(socket, &[]).await;
+            while let Some(frame) = frames.read().await {
+                if frame.kind == HEADERS {
+                    seen.lock().unwrap().push(frame.payload.len());
+                }
+                if frame.flags & END_STREAM != 0 {
+                    frames.answer(frame.stream, b"done").await;
+                }
+            }
+        }
+    })
+    .await;
+    let (builder, _) = to(&peer);
+    let channel = builder.call_layer(Traced(name, AtomicUsize::new(0))).build().unwrap();
+    for _ in 0..4 {
+        soon("an answer", hello(&channel)).await.unwrap();
+    }
+    lengths.lock().unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_header_that_is_never_the_same_is_named_once_for_each_connection() {
+    // As long in HTTP/2's code, and not one of those.
+    let (known, other) = (heads_with("traceparent").await, heads_with("tracepatern").await);
+    assert_eq!(known[0], other[0], "the first has the name");
+    const NAME_BYTES: usize = 8;
+    for (known, other) in known[1..].iter().zip(&other[1..]) {
+        assert_eq!(other - known, NAME_BYTES, "an index of two bytes instead of name and length");
+    }
 }
 
 #[tokio::test]

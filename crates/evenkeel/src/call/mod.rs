@@ -464,6 +464,7 @@ fn pick(shared: &Shared, snapshot: &Snapshot, sending: Sending<'_>) -> Result<Pi
             let backend = &transport.address;
             run_layers((shared, snapshot), call, backend, &mut request, &mut feedback, why)?;
         }
+        transport.names.leave(request.headers_mut());
         let (response, stream) = match transport.sender().send_request(request, body.is_empty()) {
             Ok(sent) => sent,
             Err(error) if error.is_io() || error.is_go_away() || error.reason().is_some() => {

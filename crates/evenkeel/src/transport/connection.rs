@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    SlotQueue, Transport,
+    Names, SlotQueue, Transport,
     keepalive::Pings,
     tap::{Seen, Tap},
 };
@@ -119,6 +119,7 @@ impl Connection {
         let transport = Arc::new(Transport {
             address: self.address.clone(),
             seen: seen.clone(),
+            names: Names::default(),
             send,
             queue: self.queue.clone(),
         });

@@ -3,6 +3,7 @@
 mod connection;
 mod frames;
 mod keepalive;
+mod names;
 mod slots;
 mod tap;
 
@@ -12,6 +13,7 @@ use bytes::Bytes;
 pub(crate) use connection::{Connection, ConnectionEvent, End, EventKind, TransportOptions};
 use evenkeel_core::Address;
 use h2::client::SendRequest;
+pub(crate) use names::Names;
 pub(crate) use slots::{Place, SlotQueue, StreamSlot};
 pub(crate) use tap::Seen;
 
@@ -19,6 +21,7 @@ pub(crate) use tap::Seen;
 pub(crate) struct Transport {
     pub(crate) address: Address,
     pub(crate) seen: Arc<Seen>,
+    pub(crate) names: Names,
     send: SendRequest<Bytes>,
     /// One for the whole channel, as waiting calls pick anew.
     queue: Arc<SlotQueue>,
