@@ -4,6 +4,8 @@
 # because a user looks at them.
 
 work=$(mktemp -d)
+# Of this repository's images.
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/Cargo.toml" | head -n 1)
 failed=0
 
 end() {
@@ -58,6 +60,32 @@ load_images() {
         esac
         "$tools/load" "$work/image.tar" >/dev/null 2>&1
     done
+}
+
+# calls NAMESPACE NAME INJECT TARGET FLAG…: a client of its own in a pod, with or without a sidecar of
+# Istio's, until it ends; all that it says is in $work/NAME.
+calls() {
+    local namespace=$1 name=$2 inject=$3 target=$4 args reason=
+    shift 4
+    args=$(printf ',"%s"' --quiet --output json "$@")
+    kubectl -n "$namespace" apply -f - >/dev/null <<POD
+apiVersion: v1
+kind: Pod
+metadata: { name: $name, labels: { sidecar.istio.io/inject: "$inject" } }
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 5
+  containers:
+  - { name: client, image: "evenkeel-client:$version", args: ["--target", "$target"$args] }
+POD
+    for _ in $(seq 300); do
+        reason=$(kubectl -n "$namespace" get pod "$name" \
+            -o 'jsonpath={.status.containerStatuses[?(@.name=="client")].state.terminated.reason}')
+        if [[ -n $reason ]]; then break; fi
+        sleep 0.3
+    done
+    kubectl -n "$namespace" logs "$name" -c client >"$work/$name" 2>&1
+    kubectl -n "$namespace" delete pod "$name" --wait=false >/dev/null
 }
 
 client_of() {

@@ -247,6 +247,7 @@ impl Driver {
 
     fn exit_idle(&mut self) {
         if self.resolver_task.is_empty() {
+            self.inbox.vacate();
             match self.options.resolver.start(&self.options.target, self.inbox.clone()) {
                 Ok(task) => {
                     self.resolver_task.spawn_on(task, &self.options.runtime);
@@ -278,6 +279,7 @@ impl Driver {
             self.resolver_task = JoinSet::new();
             self.resolver_answered = false;
             drop(self.inbox.take());
+            self.inbox.vacate();
             self.engine.enter_idle(self.shared.now_ns());
         }
     }

@@ -2,7 +2,10 @@
 //! newer answer replaces one that the driver has not taken yet, so it can't overflow.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -30,12 +33,22 @@ pub(crate) struct Inbox {
     arrived: Notify,
     requests: Mutex<Requests>,
     recorder: Arc<dyn Recorder>,
+    /// The resolver says that it can't renew what it knows.
+    fails: AtomicBool,
 }
 
 impl Inbox {
     pub(crate) fn new(recorder: Arc<dyn Recorder>) -> Self {
         let (latest, arrived) = (Mutex::default(), Notify::default());
-        Self { latest, arrived, requests: Mutex::default(), recorder }
+        let (requests, fails) = (Mutex::default(), AtomicBool::new(false));
+        Self { latest, arrived, requests, recorder, fails }
+    }
+
+    /// There is no resolver any more, or another one: it does not fail.
+    pub(crate) fn vacate(&self) {
+        if self.fails.swap(false, Ordering::Relaxed) {
+            self.recorder.record(&Event::ResolverRenewal(None));
+        }
     }
 
     /// The next answer.
@@ -90,6 +103,7 @@ impl ResolverSink for Inbox {
     }
 
     fn renewal(&self, error: Option<&Status>) {
+        self.fails.store(error.is_some(), Ordering::Relaxed);
         self.recorder.record(&Event::ResolverRenewal(error));
     }
 
@@ -106,4 +120,31 @@ impl ResolverSink for Inbox {
 /// No code that holds these locks can panic; should it ever, the data is whole all the same.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<bool>>);
+
+    impl Recorder for Heard {
+        fn record(&self, event: &Event<'_>) {
+            if let Event::ResolverRenewal(error) = event {
+                lock(&self.0).push(error.is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn a_resolver_that_is_gone_does_not_fail_any_more() {
+        let heard = Arc::new(Heard::default());
+        let inbox = Inbox::new(heard.clone());
+        inbox.vacate();
+        inbox.renewal(Some(&Status::unavailable("no answer")));
+        inbox.vacate();
+        inbox.vacate();
+        assert_eq!(*lock(&heard.0), [true, false]);
+    }
 }

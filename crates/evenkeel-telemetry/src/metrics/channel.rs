@@ -140,10 +140,6 @@ impl Recorder for ChannelRecorder {
             Event::ResolverRenewal(error) => {
                 return turn(&self.fails, error.is_some(), &numbers.failing);
             }
-            // An idle channel has no resolver.
-            Event::ChannelState(ConnectivityState::Idle) => {
-                return turn(&self.fails, false, &numbers.failing);
-            }
             Event::SubchannelState { state: ConnectivityState::Ready, .. } => {
                 self.open.fetch_add(1, Ordering::Relaxed);
                 &numbers.connected

@@ -98,7 +98,7 @@ instruments! {
     RESOLVER_UPDATES: Counter "evenkeel.resolver.updates" "{update}"
         "Answers of a channel's resolver that were taken.",
     RESOLVER_ERRORS: Counter "evenkeel.resolver.errors" "{error}"
-        "Times that a channel's resolver had no answer, and none of before that is still trusted.",
+        "Times that a channel's resolver reported that it has no answer.",
     RESOLVER_ENDPOINTS: UpDownCounter "evenkeel.resolver.endpoints" "{endpoint}"
         "Endpoints in the last answer of the resolver.",
     RESOLVER_FAILING: UpDownCounter "evenkeel.resolver.failing" "{channel}"

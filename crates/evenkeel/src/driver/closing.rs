@@ -20,6 +20,7 @@ impl Driver {
         mut events: mpsc::Receiver<ConnectionEvent>,
     ) {
         self.resolver_task.abort_all();
+        self.inbox.vacate();
         self.watches.stop_listening();
         let status = Status::unavailable("the channel was shut down");
         self.shared.close(&status);
