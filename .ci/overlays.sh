@@ -62,8 +62,8 @@ load_images() {
     done
 }
 
-# calls NAMESPACE NAME INJECT TARGET FLAG…: a client of its own in a pod, with or without a sidecar of
-# Istio's, until it ends; all that it says is in $work/NAME.
+# calls NAMESPACE NAME INJECT TARGET FLAG…: a client of its own in a pod, with or without a sidecar
+# of Istio's, until it ends; all that it says is in $work/NAME.
 calls() {
     local namespace=$1 name=$2 inject=$3 target=$4 args reason=
     shift 4
