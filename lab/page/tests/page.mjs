@@ -83,14 +83,19 @@ const contrast = (page) => page.evaluate(() => {
   return least;
 });
 
-async function reportChecks(browser) {
-  const words = ["run", "round-robin", "--phase", "steady", "--phase", "kill", "--report", folder];
-  // Its checks are not this one's: a phase that a busy machine spoils is drawn like any other.
+/** What the lab prints. Its checks are not ours: what a busy machine spoils is drawn like anything else. */
+function printedBy(words) {
   try {
-    execFileSync(lab, words, {stdio: "ignore", timeout: 120_000});
+    return execFileSync(lab, words, {stdio: ["ignore", "pipe", "ignore"], timeout: 120_000});
   } catch (error) {
     must(error.status === 1, `lab ${words.join(" ")}: ${error.message}`);
+    return error.stdout;
   }
+}
+
+async function reportChecks(browser) {
+  const words = ["run", "round-robin", "--phase", "steady", "--phase", "kill", "--report", folder];
+  printedBy(words);
   const run = JSON.parse(readFileSync(join(folder, "report.json"), "utf8"));
   const url = `file://${join(folder, "report.html")}`;
   const {page, errors, requests} = await open(browser, url, {colorScheme: "light"});
@@ -141,7 +146,7 @@ async function reportChecks(browser) {
   await page.close();
   await check("page.report.measured", "with what lab bench printed: each way's medians", async () => {
     const words = ["bench", "--rounds", "1", "--seconds", "1", "--rate", "100", "--without", "sidecar", "--without", "mesh"];
-    const printed = execFileSync(lab, [...words, "--output", "json"], {stdio: ["ignore", "pipe", "ignore"], timeout: 120_000});
+    const printed = printedBy([...words, "--output", "json"]);
     const [file, to] = [join(folder, "bench.json"), join(folder, "measured.html")];
     writeFileSync(file, printed);
     execFileSync(lab, ["report", join(folder, "report.json"), "--bench", file, "--to", to], {stdio: "ignore"});
