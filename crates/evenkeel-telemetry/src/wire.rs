@@ -12,7 +12,7 @@ const FIXED32: u64 = 5;
 
 /// The bytes of one message so far. Fields that have their default are left out by the caller, or
 /// written: who reads it can't tell.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Default)]
 pub(crate) struct Wire(Vec<u8>);
 
 impl Wire {

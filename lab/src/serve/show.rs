@@ -263,17 +263,6 @@ impl Show {
             return self.remove(host, condition, on).await;
         }
         let stage = on.scene.stage_mut();
-        if let Some((after, settings)) = deed.starts() {
-            if condition != Condition::Dead {
-                stage.kill_9(host).await?;
-            }
-            stage.fleet.reset(host);
-            settings.iter().for_each(|(name, value)| stage.fleet.set(host, name, value));
-            stage.fleet.start(&[host]).await?;
-            on.backends.insert(host, after);
-            follow(on);
-            return Ok(());
-        }
         let after = match (deed, condition) {
             (Deed::Kill | Deed::Hang, Condition::Dead) | (Deed::Hang, Condition::Hangs) => {
                 return Ok(());
@@ -290,7 +279,16 @@ impl Show {
                 stage.resume(host)?;
                 Condition::Serves
             }
-            _ => return Ok(()),
+            _ => {
+                let Some((after, settings)) = deed.starts() else { return Ok(()) };
+                if condition != Condition::Dead {
+                    stage.kill_9(host).await?;
+                }
+                stage.fleet.reset(host);
+                settings.iter().for_each(|(name, value)| stage.fleet.set(host, name, value));
+                stage.fleet.start(&[host]).await?;
+                after
+            }
         };
         on.backends.insert(host, after);
         follow(on);

@@ -204,12 +204,14 @@ impl<L: LookUp> User<L> {
     /// good.
     fn tell_renewal(&mut self, sink: &dyn ResolverSink) {
         let state = lock(&self.shared.state);
-        let failure = state.schedule.failure().map(|failure| failure.message.clone());
-        drop(state);
-        if failure.is_some() != self.fails {
-            self.fails = failure.is_some();
-            sink.renewal(failure.map(Status::unavailable).as_ref());
+        let failure = state.schedule.failure();
+        if failure.is_some() == self.fails {
+            return;
         }
+        self.fails = failure.is_some();
+        let error = failure.map(|failure| Status::unavailable(failure.message.clone()));
+        drop(state);
+        sink.renewal(error.as_ref());
     }
 
     fn turn(&mut self) -> Turn<L> {

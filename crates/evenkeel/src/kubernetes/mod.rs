@@ -118,19 +118,15 @@ async fn run(mut watch: Watch, selection: Selection, sink: Arc<dyn ResolverSink>
             fails = error.is_some();
             sink.renewal(error.map(|error| not_now(&error.message).status).as_ref());
         }
-        match state {
-            State::Good { slices, error, .. } => {
-                // That the watch is lost, or is back, changes no endpoint.
-                if told.as_ref().is_none_or(|told| !Arc::ptr_eq(told, &slices)) {
-                    tell(&slices, &selection, &*sink);
-                    told = Some(slices);
-                }
-                if let Some(error) = error {
-                    sink.error(not_now(&error.message));
-                }
-            }
-            State::Failed(error) => sink.error(not_now(&error.message)),
-            _ => {}
+        // That the watch is lost, or is back, changes no endpoint.
+        if let State::Good { slices, .. } = &state
+            && told.as_ref().is_none_or(|told| !Arc::ptr_eq(told, slices))
+        {
+            tell(slices, &selection, &*sink);
+            told = Some(slices.clone());
+        }
+        if let Some(error) = error {
+            sink.error(not_now(&error.message));
         }
     }
 }
