@@ -11,6 +11,7 @@ pub mod byte_service;
 pub mod callers;
 pub mod candidate;
 pub mod clock;
+pub mod cores;
 pub mod floor;
 pub mod memory;
 pub mod overhead;

@@ -28,6 +28,7 @@ use crate::{
     callers::{Caller, evenkeel_channel_with},
     candidate,
     clock::Slice,
+    cores::Side,
     ratios::{BACKENDS, Output},
     statistics::{Estimate, median},
     subprocess::Subprocess,
@@ -37,18 +38,26 @@ use crate::{
 /// What a slice may take beyond its length.
 const EXTRA: Duration = Duration::from_secs(30);
 
-/// Kinds of one run.
+/// Kinds of one run. A prime, for [`order`].
 const KINDS: usize = 5;
 
 /// Measures what metrics and spans cost a channel's calls.
 #[derive(Clone, Debug, Parser)]
 pub struct Options {
-    /// Rounds; each gives every kind one slice. Six are the least for an interval of 95 %.
+    /// Rounds; each gives one process of every kind a slice. Six are the least for an interval of
+    /// 95 %.
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub rounds: u32,
+    /// Processes of each kind, which take turns: two of one kind differ for as long as they live,
+    /// as their memory lies elsewhere.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=20))]
+    pub processes: u32,
     /// Callers at once, in a closed loop.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub callers: u32,
+    /// Lets the client have all cores, as the servers have; else it has one, and they the others.
+    #[arg(long)]
+    pub shared: bool,
     /// Length of one slice, in milliseconds.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(10..=60_000))]
     pub slice_ms: u32,
@@ -113,6 +122,8 @@ struct Comparison {
 #[derive(Debug, Serialize)]
 struct Report {
     rounds: u32,
+    processes: u32,
+    shared: bool,
     slice_ms: u32,
     callers: u32,
     rows: Vec<Row>,
@@ -213,35 +224,47 @@ pub async fn worker(kind: Kind, sink: SocketAddr, backends: &[SocketAddr]) -> Re
 ///
 /// A process can't be started, or a call failed.
 pub async fn run(options: Options) -> Result<(), String> {
-    let servers = Subprocess::start(["server".to_owned(), BACKENDS.to_string()]).await?;
-    let sink = Subprocess::start(["sink"]).await?;
+    let start = |arguments: Vec<&str>, side: Side| {
+        let mut arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
+        if !options.shared {
+            arguments.extend(["--side".to_owned(), side.name().to_owned()]);
+        }
+        Subprocess::start(arguments)
+    };
+    let servers = start(vec!["server", &BACKENDS.to_string()], Side::Servers).await?;
+    let sink = start(vec!["sink"], Side::Servers).await?;
     let backends: Vec<SocketAddr> =
         serde_json::from_str(&servers.greeting).map_err(|e| format!("the servers: {e}"))?;
     let at: SocketAddr =
         serde_json::from_str(&sink.greeting).map_err(|e| format!("the sink: {e}"))?;
+    let at = at.to_string();
     let list = backends.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
     let kinds = [Kind::Off, Kind::OffAgain, Kind::Metrics, Kind::On, Kind::Apart];
-    let mut workers = Vec::new();
-    for kind in kinds {
-        let arguments = ["worker", kind.name(), &at.to_string(), &list];
-        workers.push(Subprocess::start(arguments).await?);
+    let mut teams = Vec::new();
+    for _ in 0..options.processes {
+        let mut team = Vec::new();
+        for kind in kinds {
+            let arguments = vec!["worker", kind.name(), &at, &list];
+            team.push(start(arguments, Side::Client).await?);
+        }
+        teams.push(team);
     }
     let mut slices: [Vec<Slice>; KINDS] = Default::default();
     let length = Duration::from_millis(options.slice_ms.into());
     let line = format!("unary {} {}", options.callers, options.slice_ms);
-    // One more before them warms up. Each round begins with another one, so that no kind always
-    // comes after the same.
-    for round in 0..=options.rounds as usize {
-        for step in 0..workers.len() {
-            let which = (round + step) % workers.len();
-            let slice: Slice = workers[which].ask(&line, length + EXTRA).await?;
-            if round > 0 {
+    // One more for each process before them warms up.
+    let (rounds, processes) = (options.rounds as usize, teams.len());
+    for round in 0..rounds + processes {
+        let team = &mut teams[round % processes];
+        for which in order(round / processes) {
+            let slice: Slice = team[which].ask(&line, length + EXTRA).await?;
+            if round >= processes {
                 slices[which].push(slice);
             }
         }
-        eprintln!("round {round} of {}", options.rounds);
+        eprintln!("round {} of {}", round + 1, rounds + processes);
     }
-    for process in workers.into_iter().chain([servers, sink]) {
+    for process in teams.into_iter().flatten().chain([servers, sink]) {
         process.end().await?;
     }
     let report = report(&options, kinds, slices);
@@ -251,6 +274,13 @@ pub async fn run(options: Options) -> Result<(), String> {
     }
     let failed: u64 = report.rows.iter().map(|row| row.failed).sum();
     if failed == 0 { Ok(()) } else { Err(format!("{failed} calls failed")) }
+}
+
+/// The kinds of one round in turn. Who came before leaves its caches behind; over 20 rounds each
+/// kind comes after each other one as often.
+fn order(round: usize) -> [usize; KINDS] {
+    let stride = 1 + round % (KINDS - 1);
+    std::array::from_fn(|step| (round + step * stride) % KINDS)
 }
 
 fn report(options: &Options, kinds: [Kind; KINDS], slices: [Vec<Slice>; KINDS]) -> Report {
@@ -288,17 +318,21 @@ fn report(options: &Options, kinds: [Kind; KINDS], slices: [Vec<Slice>; KINDS]) 
         failed: slices.iter().map(|slice| slice.failed).sum(),
         slices,
     });
-    let Options { rounds, slice_ms, callers, .. } = *options;
-    Report { rounds, slice_ms, callers, rows: rows.collect(), comparisons }
+    let Options { rounds, processes, shared, slice_ms, callers, .. } = *options;
+    Report { rounds, processes, shared, slice_ms, callers, rows: rows.collect(), comparisons }
 }
 
 fn print(report: &Report) {
-    let Report { rounds, slice_ms, callers, rows, comparisons } = report;
+    let Report { rounds, processes, shared, slice_ms, callers, rows, comparisons } = report;
     let cells = rows.iter().map(|row| {
         let (rate, cpu) = (format!("{:.0}", row.rate), format!("{:.2}", row.cpu_us));
         vec![row.kind.name().to_owned(), rate, cpu, row.failed.to_string()]
     });
-    let title = format!("{callers} callers, {rounds} rounds of {slice_ms} ms, interleaved");
+    let title = format!(
+        "{callers} callers, {rounds} rounds of {slice_ms} ms over {processes} processes each, \
+         interleaved, {}",
+        if *shared { "on shared cores" } else { "the client on a core of its own" }
+    );
     table::print(&title, &["telemetry", "calls/s", "CPU µs", "failed"], &cells.collect::<Vec<_>>());
     let cells = comparisons.iter().map(|one| {
         let Estimate { median, low, high, confidence } = one.estimate;
@@ -312,4 +346,28 @@ fn print(report: &Report) {
     });
     let head = ["in the same round", "median", "interval", "confidence", "aim"];
     table::print("", &head, &cells.collect::<Vec<_>>());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_comes_after_each_other_one_as_often() {
+        let mut after = [[0; KINDS]; KINDS];
+        for round in 0..KINDS * (KINDS - 1) {
+            let order = order(round);
+            let mut sorted = order;
+            sorted.sort_unstable();
+            assert_eq!(sorted, [0, 1, 2, 3, 4]);
+            for pair in order.windows(2) {
+                after[pair[0]][pair[1]] += 1;
+            }
+        }
+        for (first, after) in after.iter().enumerate() {
+            let others: Vec<i32> =
+                (0..KINDS).filter(|kind| *kind != first).map(|kind| after[kind]).collect();
+            assert_eq!(others, [KINDS as i32 - 1; KINDS - 1], "{first}");
+        }
+    }
 }

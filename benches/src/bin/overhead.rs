@@ -3,8 +3,9 @@
 
 use std::{net::SocketAddr, process::ExitCode};
 
-use benches::{backends, overhead};
+use benches::{backends, cores::Side, overhead};
 use clap::{Parser, Subcommand};
+use tokio::runtime::Runtime;
 
 #[derive(Parser)]
 #[command(about, subcommand_negates_reqs = true)]
@@ -13,6 +14,8 @@ struct Arguments {
     role: Option<Role>,
     #[command(flatten)]
     options: overhead::Options,
+    #[arg(long, hide = true, global = true)]
+    side: Option<Side>,
 }
 
 #[derive(Subcommand)]
@@ -30,10 +33,24 @@ enum Role {
     },
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let Arguments { role, options } = Arguments::parse();
-    let ended = match role {
+fn main() -> ExitCode {
+    let Arguments { role, options, side } = Arguments::parse();
+    // Before the runtime, which has as many threads as there are cores.
+    let ended = side.map_or(Ok(()), Side::take).and_then(|()| {
+        let runtime = Runtime::new().map_err(|e| format!("runtime: {e}"))?;
+        runtime.block_on(run(role, options))
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("overhead: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(role: Option<Role>, options: overhead::Options) -> Result<(), String> {
+    match role {
         Some(Role::Server { listeners }) => {
             backends::run(listeners).await.map_err(|e| format!("servers: {e}"))
         }
@@ -42,12 +59,5 @@ async fn main() -> ExitCode {
             overhead::worker(kind, sink, &backends).await
         }
         None => overhead::run(options).await,
-    };
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("overhead: {error}");
-            ExitCode::FAILURE
-        }
     }
 }

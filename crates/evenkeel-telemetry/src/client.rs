@@ -29,8 +29,7 @@ use crate::{
 /// Changes of the channel's state that are remembered, for calls that waited through them.
 const CHANGES_MAX: usize = 32;
 
-/// Makes the spans of one channel's calls. Clones are parts of the same channel.
-#[derive(Clone)]
+/// Makes the spans of one channel's calls.
 pub(crate) struct ClientSpans {
     tracer: Arc<Tracer>,
     target: Arc<str>,
@@ -48,35 +47,40 @@ impl ClientSpans {
     }
 }
 
-/// In a call's extensions: the context of its span.
-#[derive(Clone)]
-struct Sent(SpanContext);
+/// Makes the spans of one call's attempts, below its own.
+struct Attempts {
+    parent: SpanContext,
+    tracer: Arc<Tracer>,
+    seen: Arc<Seen>,
+}
 
 impl CallLayer for ClientSpans {
     fn start(&self, call: &mut CallStart<'_>) -> Result<Option<OnCallEnd>, Status> {
         // An application that traces by itself has a current span, or has put one's context into
         // the headers by an interceptor of its own.
-        let parent = span::current().or_else(|| self.tracer.extract(call.headers));
-        let kind = (SpanKind::Client, "Sent");
-        let Begun { context, span } = self.tracer.begin(kind, call.path, parent.as_ref());
-        let Some(mut span) = span else {
-            // Servers heed that it is not sampled; for that they have to be told once.
+        let carried = self.tracer.take(call.headers);
+        let parent = span::current().or(carried);
+        let context = self.tracer.context(parent.as_ref());
+        if !context.is_sampled() {
+            // Servers heed that; for that they have to be told once.
             self.tracer.inject(&context, call.headers);
             return Ok(None);
-        };
+        }
+        let kind = (SpanKind::Client, "Sent");
+        let mut span = self.tracer.record(kind, call.path, &context, parent.as_ref());
         span.set("grpc.target", &*self.target);
-        call.extensions.insert(Sent(context));
+        let (tracer, seen) = (self.tracer.clone(), self.seen.clone());
+        call.attempt_layers.push(Arc::new(Attempts { parent: context, tracer, seen }));
         Ok(Some(Box::new(move |code| {
             span.end(code.map_or(Code::Cancelled as u8, |code| code as u8));
         })))
     }
 }
 
-impl AttemptLayer for ClientSpans {
+impl AttemptLayer for Attempts {
     fn start(&self, attempt: &mut AttemptStart<'_>) -> Result<Option<OnAttemptEnd>, Status> {
-        let Some(Sent(parent)) = attempt.extensions.get() else { return Ok(None) };
         let kind = (SpanKind::Internal, "Attempt");
-        let Begun { context, span } = self.tracer.begin(kind, attempt.path, Some(parent));
+        let Begun { context, span } = self.tracer.begin(kind, attempt.path, Some(&self.parent));
         self.tracer.inject(&context, attempt.headers);
         let Some(mut span) = span else { return Ok(None) };
         let is_transparent = attempt.kind == AttemptKind::TransparentRetry;

@@ -15,7 +15,7 @@ const TRACEPARENT_BYTES: usize = 55;
 /// left out, which it allows.
 const TRACESTATE_BYTES_MAX: usize = 512;
 
-/// Puts the context into the headers, in the place of what was there.
+/// Puts the context into the headers, which have none.
 pub(crate) fn inject(context: &SpanContext, headers: &mut HeaderMap) {
     // An owner, so that the copy that a call keeps for its next attempt is no new allocation.
     let text = Bytes::from_owner(traceparent(context));
@@ -23,13 +23,9 @@ pub(crate) fn inject(context: &SpanContext, headers: &mut HeaderMap) {
         HeaderValue::from_maybe_shared(text).expect("hex digits and dashes are a header value");
     // Never the same twice, so it has no place in the connection's header table.
     value.set_sensitive(true);
-    if is_in(headers) {
-        headers.remove(TRACESTATE);
-    }
     headers.insert(TRACEPARENT, value);
-    let state = context.trace_state().header();
-    if !state.is_empty()
-        && let Ok(value) = HeaderValue::try_from(state)
+    if *context.trace_state() != TraceState::NONE
+        && let Ok(value) = HeaderValue::try_from(context.trace_state().header())
     {
         headers.insert(TRACESTATE, value);
     }
@@ -43,39 +39,46 @@ fn is_in(headers: &HeaderMap) -> bool {
 
 /// Written by hand, as `format!` costs a call that is not sampled more than all else here.
 fn traceparent(context: &SpanContext) -> [u8; TRACEPARENT_BYTES] {
-    let mut text = [b'-'; TRACEPARENT_BYTES];
-    // Only the flag that we know the meaning of is passed on.
-    let flags = u8::from(context.is_sampled());
-    write_hex(&mut text[..2], &[0]);
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
     write_hex(&mut text[3..35], &context.trace_id().to_bytes());
     write_hex(&mut text[36..52], &context.span_id().to_bytes());
-    write_hex(&mut text[53..], &[flags]);
+    // Only the flag that we know the meaning of is passed on.
+    text[54] += u8::from(context.is_sampled());
     text
 }
 
+/// Two digits for each byte, of four bytes at once.
 fn write_hex(text: &mut [u8], bytes: &[u8]) {
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        pair.copy_from_slice(&HEX[usize::from(*byte)]);
+    let (eights, fours) = (text.as_chunks_mut().0, bytes.as_chunks().0);
+    for (digits, four) in eights.iter_mut().zip(fours) {
+        *digits = hex_digits(u32::from_be_bytes(*four)).to_be_bytes();
     }
 }
 
-/// Each byte's two digits.
-static HEX: [[u8; 2]; 256] = {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut pairs = [[0; 2]; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 0xf]];
-        byte += 1;
-    }
-    pairs
-};
+/// The eight digits of a number, a byte for each.
+fn hex_digits(number: u32) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let pairs = u64::from(number);
+    let pairs = (pairs | pairs << 16) & 0x0000_ffff_0000_ffff;
+    let pairs = (pairs | pairs << 8) & 0x00ff_00ff_00ff_00ff;
+    let nibbles = (pairs | pairs << 4) & (0x0f * EACH);
+    let is_letter = ((nibbles + 6 * EACH) >> 4) & EACH;
+    nibbles + EACH * u64::from(b'0') + is_letter * u64::from(b'a' - b'0' - 10)
+}
 
-/// The context in the headers, if there is a good one: anything else begins a new trace.
-pub(crate) fn extract(headers: &HeaderMap) -> Option<SpanContext> {
+/// Takes the context out of the headers: another comes in its place.
+pub(crate) fn take(headers: &mut HeaderMap) -> Option<SpanContext> {
     if !is_in(headers) {
         return None;
     }
+    let context = extract(headers);
+    headers.remove(TRACEPARENT);
+    headers.remove(TRACESTATE);
+    context
+}
+
+/// The context in the headers, if there is a good one: anything else begins a new trace.
+pub(crate) fn extract(headers: &HeaderMap) -> Option<SpanContext> {
     let mut all = headers.get_all(TRACEPARENT).iter();
     let (Some(one), None) = (all.next(), all.next()) else { return None };
     let (trace, span, flags) = parse(one.as_bytes())?;
@@ -143,9 +146,28 @@ mod tests {
         assert_eq!(context.span_id().to_string(), "00f067aa0ba902b7");
         assert!(context.is_sampled() && context.is_remote());
         let mut sent = headers(&[("traceparent", "old"), ("tracestate", "old=1")]);
+        take(&mut sent);
         inject(&context, &mut sent);
         assert_eq!(sent, headers(&[("traceparent", GOOD), ("tracestate", "a=1,b=2")]));
         assert_eq!(extract(&sent), Some(context));
+    }
+
+    #[test]
+    fn another_context_is_taken_out_whether_it_is_good_or_not() {
+        for (parent, is_good) in [(GOOD, true), ("old", false)] {
+            let given = [("traceparent", parent), ("tracestate", "a=1"), ("te", "trailers")];
+            let mut left = headers(&given);
+            assert_eq!(take(&mut left).is_some(), is_good, "{parent}");
+            assert_eq!(left, headers(&[("te", "trailers")]), "{parent}");
+        }
+    }
+
+    #[test]
+    fn eight_digits_are_what_format_writes() {
+        for number in [0, 0x0123_4567, 0x89ab_cdef, 0x9a9a_a9a9, u32::MAX] {
+            let digits = hex_digits(number).to_be_bytes();
+            assert_eq!(digits, format!("{number:08x}").as_bytes(), "{number:#x}");
+        }
     }
 
     #[test]

@@ -161,7 +161,7 @@ impl Telemetry {
         if let Some(on) = &self.spans {
             let spans = ClientSpans::new(on.tracer.clone(), target);
             let recorder = spans.recorder();
-            builder = builder.call_layer(spans.clone()).attempt_layer(spans).recorder(recorder);
+            builder = builder.call_layer(spans).recorder(recorder);
         }
         if let Some(on) = &self.counts {
             let client = on.metrics.client(&canonical(target));

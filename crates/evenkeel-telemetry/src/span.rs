@@ -63,7 +63,7 @@ pub(crate) struct Tracer {
     ids: Ids,
 }
 
-/// A span that is recorded or not: its context goes on either way.
+/// A span that is recorded or not: what is below it has its context either way.
 pub(crate) struct Begun {
     pub(crate) context: SpanContext,
     /// `None` when it is not sampled.
@@ -80,33 +80,44 @@ impl Tracer {
         if self.propagates { context::extract(headers) } else { None }
     }
 
-    /// Has a call take the context along.
+    /// The same, which another will take the place of.
+    pub(crate) fn take(&self, headers: &mut HeaderMap) -> Option<SpanContext> {
+        if self.propagates { context::take(headers) } else { None }
+    }
+
+    /// Has a call take the context along; its headers have none.
     pub(crate) fn inject(&self, context: &SpanContext, headers: &mut HeaderMap) {
         if self.propagates {
             context::inject(context, headers);
         }
     }
 
-    /// A span below `parent`, or the first of a new trace.
-    pub(crate) fn begin(
-        self: &Arc<Self>,
-        (kind, prefix): (SpanKind, &'static str),
-        path: &str,
-        parent: Option<&SpanContext>,
-    ) -> Begun {
+    /// The context of a span below `parent`, or of the first of a new trace. With it is decided
+    /// whether the span is recorded.
+    pub(crate) fn context(&self, parent: Option<&SpanContext>) -> SpanContext {
         let trace = parent.map_or_else(|| self.ids.trace(), SpanContext::trace_id);
         let is_sampled = self.sampler.samples(trace, parent);
         let flags = TraceFlags::NOT_SAMPLED.with_sampled(is_sampled);
         let state = parent.map_or(TraceState::NONE, |parent| parent.trace_state().clone());
-        let context = SpanContext::new(trace, self.ids.span(), flags, false, state);
-        let span = is_sampled.then(|| self.record(kind, prefix, path, &context, parent));
+        SpanContext::new(trace, self.ids.span(), flags, false, state)
+    }
+
+    /// A span below `parent`, or the first of a new trace.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        named: (SpanKind, &'static str),
+        path: &str,
+        parent: Option<&SpanContext>,
+    ) -> Begun {
+        let context = self.context(parent);
+        let span = context.is_sampled().then(|| self.record(named, path, &context, parent));
         Begun { context, span }
     }
 
-    fn record(
+    /// A span that is recorded.
+    pub(crate) fn record(
         self: &Arc<Self>,
-        kind: SpanKind,
-        prefix: &'static str,
+        (kind, prefix): (SpanKind, &'static str),
         path: &str,
         context: &SpanContext,
         parent: Option<&SpanContext>,

@@ -2,7 +2,7 @@
 //! counters of one's own. A tower layer or a tonic interceptor around the channel sees calls as
 //! well, but neither the attempts inside (retries, which backend) nor how a stream ended.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use evenkeel_core::{Address, CallOutcome, SubchannelId};
 use http::{Extensions, HeaderMap};
@@ -45,6 +45,9 @@ pub struct CallStart<'a> {
     pub headers: &'a mut HeaderMap,
     /// What the caller put there, [`crate::CallOptions`] for one.
     pub extensions: &'a mut Extensions,
+    /// Layers of this call's attempts, which run behind the channel's: for who looks at some calls
+    /// only.
+    pub attempt_layers: &'a mut Vec<Arc<dyn AttemptLayer>>,
 }
 
 /// An attempt that is about to be sent.

@@ -23,6 +23,15 @@ pub trait CallMeter: Send + Sync + 'static {
 
     /// The call has ended; told once, after its last attempt's end.
     fn call_ended(&self, method: u32, end: &CallEnd);
+
+    /// The call has ended with its only attempt, as most do: told in the place of the two above,
+    /// for a meter that has a shorter way.
+    fn ended(&self, method: u32, end: &AttemptEnd) {
+        self.attempt_ended(method, end);
+        let AttemptEnd { code, took, .. } = *end;
+        let (retries, transparent_retries, retry_delay) = (0, 0, Duration::ZERO);
+        self.call_ended(method, &CallEnd { code, took, retries, transparent_retries, retry_delay });
+    }
 }
 
 /// How an attempt ended.

@@ -88,6 +88,16 @@ impl AttemptLayer for Noting {
     }
 }
 
+/// Looks at the attempts of a call from the call's beginning.
+struct Looking(Noting);
+
+impl CallLayer for Looking {
+    fn start(&self, call: &mut CallStart<'_>) -> Result<Option<OnCallEnd>, Status> {
+        call.attempt_layers.push(Arc::new(self.0.clone()));
+        Ok(None)
+    }
+}
+
 #[tokio::test]
 async fn a_call_layer_runs_once_and_an_attempt_layer_for_each_attempt() {
     let requests = Requests::default();
@@ -109,6 +119,7 @@ async fn a_call_layer_runs_once_and_an_attempt_layer_for_each_attempt() {
     let builder = builder
         .call_layer(Noting::new("outer", &notes))
         .call_layer(Noting::new("inner", &notes))
+        .call_layer(Looking(Noting::new("own", &notes)))
         .attempt_layer(Noting::new("attempts", &notes));
     let channel = builder.build().unwrap();
     assert_eq!(soon("an answer", hello(&channel)).await.unwrap(), "done");
@@ -120,8 +131,12 @@ async fn a_call_layer_runs_once_and_an_attempt_layer_for_each_attempt() {
             format!("outer: call {path}"),
             format!("inner: call {path}"),
             "attempts: attempt after 0, x-call true".into(),
+            "own: attempt after 0, x-call true".into(),
+            "own: attempt NotSent".into(),
             "attempts: attempt NotSent".into(),
             "attempts: attempt after 0, x-call true".into(),
+            "own: attempt after 0, x-call true".into(),
+            "own: attempt Finished(Some(0))".into(),
             "attempts: attempt Finished(Some(0))".into(),
             "inner: call ended Some(Ok)".into(),
             "outer: call ended Some(Ok)".into(),

@@ -127,6 +127,13 @@ pub struct Distribution {
 }
 
 impl Distribution {
+    /// Both together: they have the same bounds.
+    pub(super) fn plus(mut self, other: Self) -> Self {
+        self.counts.iter_mut().zip(other.counts).for_each(|(count, more)| *count += more);
+        self.sum += other.sum;
+        self
+    }
+
     /// How many values there were.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -10,7 +10,7 @@ use super::{
     channel::ChannelNumbers,
     family::{Families, Labels},
     instruments as names,
-    methods::{Method, Methods, Room, ns},
+    methods::{Ended, Method, Methods, Room, ns},
 };
 
 /// The numbers of one target.
@@ -36,15 +36,15 @@ impl Client {
     fn collect_method(&self, method: &Method, out: &mut Families) {
         let labels: Labels<'_> = &[("grpc.method", &method.name), ("grpc.target", &self.target)];
         out.count(&names::ATTEMPT_STARTED, labels, method.started());
-        for (status, ends) in method.ends() {
+        for (status, Ended { duration, sent, received }) in method.ended() {
             let labels = &[labels[0], labels[1], ("grpc.status", status)];
-            out.distribution(&names::ATTEMPT_DURATION, labels, ends.duration());
-            out.distribution(&names::ATTEMPT_SENT, labels, ends.sent());
-            out.distribution(&names::ATTEMPT_RECEIVED, labels, ends.received());
+            out.distribution(&names::ATTEMPT_DURATION, labels, duration);
+            out.distribution(&names::ATTEMPT_SENT, labels, sent);
+            out.distribution(&names::ATTEMPT_RECEIVED, labels, received);
         }
         for (status, calls) in method.calls() {
             let labels = &[labels[0], labels[1], ("grpc.status", status)];
-            out.distribution(&names::CALL_DURATION, labels, calls.read(0));
+            out.distribution(&names::CALL_DURATION, labels, calls);
         }
         if let Some(retries) = method.retries.get() {
             out.distribution(&names::CALL_RETRIES, labels, retries.by_policy.read(0));
@@ -66,6 +66,12 @@ impl CallMeter for Client {
     }
 
     fn attempt_ended(&self, method: u32, end: &AttemptEnd) {
+        let attempts = self.methods.attempts(method, end.code as u8);
+        attempts.record(end.took, end.sent_bytes, end.received_bytes);
+    }
+
+    fn ended(&self, method: u32, end: &AttemptEnd) {
+        // One row for both, the attempt and its call.
         let ends = self.methods.ends(method, end.code as u8);
         ends.record(end.took, end.sent_bytes, end.received_bytes);
     }

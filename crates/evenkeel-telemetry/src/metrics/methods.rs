@@ -3,7 +3,6 @@
 //! beyond their limits are counted as the method `other`, as gRFC A66 has it for unknown ones.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -11,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use evenkeel::core::Code;
 
 use super::{
@@ -21,6 +19,8 @@ use super::{
 
 /// Methods of one target or server that have numbers of their own.
 pub(super) const METHODS_MAX: usize = 100;
+/// Places for them; more, so that each is near where it is looked for. A power of two.
+const PLACES: usize = 256;
 /// Pairs of a method and a status that a process has numbers for, over all targets.
 pub(super) const STATUS_SETS_MAX: usize = 2_000;
 /// Bytes of a method's name.
@@ -45,14 +45,15 @@ impl Room {
     }
 }
 
-/// The methods of one target or server.
+/// The methods of one target or server: a table that only grows, as each call looks for its method
+/// and none ever goes.
 pub(super) struct Methods {
-    /// A tree, as each call asks: a hash that strangers can't plan for costs more than a few
-    /// comparisons.
-    numbers: ArcSwap<BTreeMap<Box<str>, u32>>,
-    /// By number; the first is [`OTHER`].
-    slots: Box<[OnceLock<Box<Method>>]>,
-    growing: Mutex<()>,
+    other: Method,
+    /// A method is at its [`home`], or behind it with no gap in between. Its number is its place's,
+    /// counted from 1.
+    places: Box<[OnceLock<Box<Method>>]>,
+    /// How many there are.
+    growing: Mutex<usize>,
     room: Arc<Room>,
 }
 
@@ -60,15 +61,24 @@ pub(super) struct Methods {
 pub(super) struct Method {
     pub(super) name: Box<str>,
     started: Striped,
-    /// By status: attempts of a client, calls of a server.
+    /// By status: a client's calls that were one attempt, and so those attempts; a server's calls.
     ends: [OnceLock<Box<Ends>>; STATUSES],
-    /// By status: calls of a client.
+    /// By status: a client's other attempts.
+    attempts: [OnceLock<Box<Ends>>; STATUSES],
+    /// By status: a client's other calls.
     calls: [OnceLock<Histograms<1>>; STATUSES],
     pub(super) retries: OnceLock<Box<Retries>>,
 }
 
 /// How attempts or calls with one status ended: time, bytes sent, bytes received.
 pub(super) struct Ends(Histograms<3>);
+
+/// What [`Ends`] have seen so far.
+pub(super) struct Ended {
+    pub(super) duration: Distribution,
+    pub(super) sent: Distribution,
+    pub(super) received: Distribution,
+}
 
 /// The repeats of a method's calls.
 pub(super) struct Retries {
@@ -85,18 +95,6 @@ impl Ends {
     pub(super) fn record(&self, took: Duration, sent: u64, received: u64) {
         self.0.record([ns(took), sent, received]);
     }
-
-    pub(super) fn duration(&self) -> Distribution {
-        self.0.read(0)
-    }
-
-    pub(super) fn sent(&self) -> Distribution {
-        self.0.read(1)
-    }
-
-    pub(super) fn received(&self) -> Distribution {
-        self.0.read(2)
-    }
 }
 
 pub(super) fn ns(time: Duration) -> u64 {
@@ -109,6 +107,7 @@ impl Method {
             name: name.into(),
             started: Striped::new(1),
             ends: std::array::from_fn(|_| OnceLock::new()),
+            attempts: std::array::from_fn(|_| OnceLock::new()),
             calls: std::array::from_fn(|_| OnceLock::new()),
             retries: OnceLock::new(),
         }
@@ -122,14 +121,22 @@ impl Method {
         self.started.sum(0)
     }
 
-    /// Those that ended, by the status's name.
-    pub(super) fn ends(&self) -> impl Iterator<Item = (&'static str, &Ends)> {
-        named(&self.ends).map(|(name, ends)| (name, &**ends))
+    /// A client's attempts or a server's calls, by the status's name.
+    pub(super) fn ended(&self) -> impl Iterator<Item = (&'static str, Ended)> {
+        by_status(|status| {
+            let all = || [&self.ends, &self.attempts].into_iter().filter_map(|of| of[status].get());
+            let sum = |which| all().map(|ends| ends.0.read(which)).reduce(Distribution::plus);
+            Some(Ended { duration: sum(0)?, sent: sum(1)?, received: sum(2)? })
+        })
     }
 
-    /// A client's calls that ended, by the status's name.
-    pub(super) fn calls(&self) -> impl Iterator<Item = (&'static str, &Histograms<1>)> {
-        named(&self.calls)
+    /// The times of a client's calls, by the status's name.
+    pub(super) fn calls(&self) -> impl Iterator<Item = (&'static str, Distribution)> {
+        by_status(|status| {
+            let whole = self.ends[status].get().map(|ends| ends.0.read(0));
+            let others = self.calls[status].get().map(|calls| calls.read(0));
+            whole.into_iter().chain(others).reduce(Distribution::plus)
+        })
     }
 
     pub(super) fn retries(&self) -> &Retries {
@@ -143,21 +150,20 @@ impl Method {
     }
 }
 
-fn named<T>(by_status: &[OnceLock<T>; STATUSES]) -> impl Iterator<Item = (&'static str, &T)> {
-    let all = Code::ALL.iter().zip(by_status);
-    all.filter_map(|(code, slot)| Some((code.name(), slot.get()?)))
+fn by_status<T>(of: impl Fn(usize) -> Option<T>) -> impl Iterator<Item = (&'static str, T)> {
+    let all = Code::ALL.iter().enumerate();
+    all.filter_map(move |(status, code)| Some((code.name(), of(status)?)))
 }
 
 impl Methods {
     pub(super) fn new(room: Arc<Room>) -> Self {
-        let slots: Box<[OnceLock<_>]> = (0..=METHODS_MAX).map(|_| OnceLock::new()).collect();
-        slots[0].get_or_init(|| Box::new(Method::new(OTHER)));
-        Self { numbers: ArcSwap::default(), slots, growing: Mutex::default(), room }
+        let places = (0..PLACES).map(|_| OnceLock::new()).collect();
+        Self { other: Method::new(OTHER), places, growing: Mutex::default(), room }
     }
 
     /// The number of a method that was seen before. `path` is `/service/method`.
     pub(super) fn find(&self, path: &str) -> Option<u32> {
-        self.numbers.load().get(name_of(path)).copied()
+        self.seek(name_of(path)).ok()
     }
 
     /// The number of a method, which gets one now if it had none and there is room.
@@ -165,43 +171,60 @@ impl Methods {
         self.find(path).unwrap_or_else(|| self.grow(name_of(path)))
     }
 
+    /// The number of the method, or the place where it would be. There are more places than
+    /// methods, so it comes to an end.
+    fn seek(&self, name: &str) -> Result<u32, usize> {
+        let mut place = home(name.as_bytes());
+        while let Some(method) = self.places[place].get() {
+            if *method.name == *name {
+                return Ok(place as u32 + 1);
+            }
+            place = (place + 1) % PLACES;
+        }
+        Err(place)
+    }
+
     fn grow(&self, name: &str) -> u32 {
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
             return OTHER_METHOD;
         }
-        // It guards no data of its own.
-        let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
-        let numbers = self.numbers.load();
-        if let Some(number) = numbers.get(name) {
-            return *number;
+        // A number is whole after every step.
+        let mut count = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.seek(name) {
+            Ok(number) => number,
+            Err(_) if *count == METHODS_MAX => OTHER_METHOD,
+            Err(place) => {
+                self.places[place].get_or_init(|| Box::new(Method::new(name)));
+                *count += 1;
+                place as u32 + 1
+            }
         }
-        let number = numbers.len() + 1;
-        let Some(slot) = self.slots.get(number) else { return OTHER_METHOD };
-        slot.get_or_init(|| Box::new(Method::new(name)));
-        let number = number as u32;
-        let mut more = BTreeMap::clone(&numbers);
-        more.insert(name.into(), number);
-        self.numbers.store(Arc::new(more));
-        number
     }
 
     /// The method of a number.
     pub(super) fn get(&self, number: u32) -> &Method {
-        let slot = self.slots.get(number as usize).and_then(OnceLock::get);
-        slot.or_else(|| self.slots[0].get()).expect("the first is there from the beginning")
+        let place = (number as usize).checked_sub(1).and_then(|place| self.places.get(place));
+        place.and_then(OnceLock::get).map_or(&self.other, |method| method)
     }
 
     /// All that have a number.
     pub(super) fn all(&self) -> impl Iterator<Item = &Method> {
-        self.slots.iter().filter_map(OnceLock::get).map(|method| &**method)
+        let methods = self.places.iter().filter_map(OnceLock::get).map(|method| &**method);
+        std::iter::once(&self.other).chain(methods)
     }
 
-    /// Where attempts or calls of a method with this status are counted.
+    /// Where a client's calls of a method that ended with this status at their first attempt, or a
+    /// server's, are counted.
     pub(super) fn ends(&self, number: u32, status: u8) -> &Ends {
         self.slot(number, status, |method| &method.ends, || Box::new(Ends::new()))
     }
 
-    /// Where a client's calls of a method with this status are counted.
+    /// Where a client's other attempts are counted.
+    pub(super) fn attempts(&self, number: u32, status: u8) -> &Ends {
+        self.slot(number, status, |method| &method.attempts, || Box::new(Ends::new()))
+    }
+
+    /// Where a client's other calls are counted.
     pub(super) fn calls(&self, number: u32, status: u8) -> &Histograms<1> {
         self.slot(number, status, |method| &method.calls, || Histograms::new([&LATENCY]))
     }
@@ -225,6 +248,16 @@ impl Methods {
         let slot = if has_room { slot } else { &of(self.get(OTHER_METHOD))[status] };
         slot.get_or_init(make)
     }
+}
+
+/// Where a method is looked for first. No stranger can plan for it: methods are the program's.
+fn home(name: &[u8]) -> usize {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15; // 2^64 over the golden ratio: Knuth's multiplier
+    let mix = |hash: u64, eight: &[u8; 8]| (hash ^ u64::from_le_bytes(*eight)).wrapping_mul(ODD);
+    let (eights, _) = name.as_chunks();
+    // The last eight, which lie over those before them if there is a rest.
+    let hash = eights.iter().chain(name.last_chunk()).fold(name.len() as u64, mix);
+    (hash >> (u64::BITS - PLACES.trailing_zeros())) as usize
 }
 
 fn name_of(path: &str) -> &str {
@@ -262,6 +295,47 @@ mod tests {
     }
 
     #[test]
+    fn methods_that_are_looked_for_in_one_place_stay_apart() {
+        let last = PLACES - 1;
+        let at_last = |name: &String| home(name.as_bytes()) == last;
+        let names: Vec<String> =
+            (0..).map(|k| format!("a.Service/Method{k}")).filter(at_last).take(3).collect();
+        let methods = methods(9);
+        let numbers: Vec<u32> = names.iter().map(|name| methods.number(name)).collect();
+        // Behind the last place is the first.
+        assert_eq!(numbers, [PLACES as u32, 1, 2]);
+        for (name, number) in names.iter().zip(numbers) {
+            assert_eq!((methods.find(name), &*methods.get(number).name), (Some(number), &**name));
+        }
+    }
+
+    #[test]
+    fn methods_of_one_service_seldom_meet() {
+        let names = (0..METHODS_MAX).map(|k| format!("helloworld.Greeter/SayHelloTo{k}"));
+        let homes: std::collections::BTreeSet<_> =
+            names.map(|name| home(name.as_bytes())).collect();
+        assert!(homes.len() > METHODS_MAX / 2, "{}", homes.len());
+    }
+
+    #[test]
+    fn a_call_that_was_one_attempt_counts_as_both() {
+        let methods = methods(9);
+        let number = methods.number("/s/m");
+        methods.ends(number, 0).record(Duration::from_nanos(7), 1, 2);
+        methods.attempts(number, 0).record(Duration::from_nanos(1), 10, 20);
+        methods.attempts(number, 14).record(Duration::from_nanos(2), 0, 0);
+        methods.calls(number, 0).record([100]);
+        let method = methods.get(number);
+        let ended: Vec<_> = method
+            .ended()
+            .map(|(name, all)| (name, all.duration.count(), all.sent.sum, all.received.sum))
+            .collect();
+        assert_eq!(ended, [("OK", 2, 11.0, 22.0), ("UNAVAILABLE", 1, 0.0, 0.0)]);
+        let calls: Vec<_> = method.calls().map(|(name, times)| (name, times.count())).collect();
+        assert_eq!(calls, [("OK", 2)]);
+    }
+
+    #[test]
     fn pairs_beyond_the_limit_are_counted_as_other_with_their_status() {
         let methods = methods(1);
         let number = methods.number("/s/m");
@@ -269,8 +343,8 @@ mod tests {
             methods.ends(number, status).record(Duration::ZERO, 1, 2);
         }
         let counts = |number| -> Vec<_> {
-            let ends = methods.get(number).ends();
-            ends.map(|(name, ends)| (name, ends.duration().count())).collect()
+            let ended = methods.get(number).ended();
+            ended.map(|(name, ended)| (name, ended.duration.count())).collect()
         };
         assert_eq!(counts(number), [("OK", 1)]);
         assert_eq!(counts(OTHER_METHOD), [("UNKNOWN", 1), ("UNAVAILABLE", 2)]);

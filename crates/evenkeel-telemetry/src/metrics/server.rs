@@ -10,7 +10,7 @@ use evenkeel_server::{CallEnd, CallMeter, ServerStats};
 use super::{
     family::{Families, Labels},
     instruments as names,
-    methods::{Methods, OTHER_METHOD, Room},
+    methods::{Ended, Methods, OTHER_METHOD, Room},
 };
 
 /// Servers of a process whose events are shown.
@@ -39,11 +39,11 @@ impl Servers {
         for method in self.methods.all().filter(|method| method.started() > 0) {
             let labels: Labels<'_> = &[("grpc.method", &method.name)];
             out.count(&names::SERVER_STARTED, labels, method.started());
-            for (status, ends) in method.ends() {
+            for (status, Ended { duration, sent, received }) in method.ended() {
                 let labels = &[labels[0], ("grpc.status", status)];
-                out.distribution(&names::SERVER_SENT, labels, ends.sent());
-                out.distribution(&names::SERVER_RECEIVED, labels, ends.received());
-                out.distribution(&names::SERVER_DURATION, labels, ends.duration());
+                out.distribution(&names::SERVER_SENT, labels, sent);
+                out.distribution(&names::SERVER_RECEIVED, labels, received);
+                out.distribution(&names::SERVER_DURATION, labels, duration);
             }
         }
         let watched = self.events.lock().unwrap_or_else(PoisonError::into_inner);

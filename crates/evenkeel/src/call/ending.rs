@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{metered::Metered, outgoing::Outgoing};
 use crate::{
     edge::{Code, Status},
-    layers::{CallLayer, CallStart, OnCallEnd},
+    layers::{AttemptLayer, CallLayer, CallStart, OnCallEnd},
     meter::CallMeter,
 };
 
@@ -16,6 +16,7 @@ use crate::{
 #[derive(Default)]
 pub(crate) struct CallEnding {
     layers: Vec<OnCallEnd>,
+    attempt_layers: Vec<Arc<dyn AttemptLayer>>,
     metered: Option<Metered>,
 }
 
@@ -28,10 +29,19 @@ impl CallEnding {
     ) -> Result<(), Status> {
         for layer in layers {
             let Parts { uri, headers, extensions, .. } = &mut *parts;
-            let mut start = CallStart { path: uri.path(), headers, extensions };
-            self.layers.extend(layer.start(&mut start)?);
+            let attempt_layers = &mut self.attempt_layers;
+            let path = uri.path();
+            let mut start = CallStart { path, headers, extensions, attempt_layers };
+            if let Some(end) = layer.start(&mut start)? {
+                self.layers.push(end);
+            }
         }
         Ok(())
+    }
+
+    /// Those that the call's own layers asked for.
+    pub(crate) fn attempt_layers(&self) -> &[Arc<dyn AttemptLayer>] {
+        &self.attempt_layers
     }
 
     /// From now on the call is counted, if there is something that counts.

@@ -8,7 +8,7 @@ use http::Request;
 
 use super::request::Call;
 use crate::{
-    channel::{Shared, Snapshot},
+    channel::Snapshot,
     edge::Status,
     layers::{AttemptKind, AttemptLayer, AttemptStart, OnAttemptEnd},
 };
@@ -32,13 +32,15 @@ impl Feedback {
     }
 
     /// Runs the layers, in order, until one refuses.
-    pub(crate) fn begin(
+    pub(crate) fn begin<'a>(
         &mut self,
-        layers: &[Arc<dyn AttemptLayer>],
+        layers: impl IntoIterator<Item = &'a Arc<dyn AttemptLayer>>,
         mut start: AttemptStart<'_>,
     ) -> Result<(), Status> {
         for layer in layers {
-            self.layers.extend(layer.start(&mut start)?);
+            if let Some(end) = layer.start(&mut start)? {
+                self.layers.push(end);
+            }
         }
         Ok(())
     }
@@ -70,8 +72,9 @@ pub(crate) struct Why {
 }
 
 /// Runs the attempt layers; with the first that refuses the attempt ends, and its call.
-pub(crate) fn run_layers(
-    (shared, snapshot): (&Shared, &Snapshot),
+pub(crate) fn run_layers<'a>(
+    layers: impl IntoIterator<Item = &'a Arc<dyn AttemptLayer>>,
+    snapshot: &Snapshot,
     call: &Call,
     backend: &Address,
     request: &mut Request<()>,
@@ -89,7 +92,7 @@ pub(crate) fn run_layers(
         policy: &snapshot.policy,
         queued,
     };
-    let allowed = feedback.begin(&shared.defaults.attempt_layers, start);
+    let allowed = feedback.begin(layers, start);
     if allowed.is_err() {
         feedback.finish(CallOutcome::NotSent);
     }

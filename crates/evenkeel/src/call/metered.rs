@@ -101,11 +101,10 @@ impl Metered {
     pub(crate) fn end(mut self, code: Code) {
         let now = Instant::now();
         let took = now.saturating_duration_since(self.began);
-        match self.phase {
-            // The only attempt took as long, in most calls.
-            Phase::Attempt(since) if since == self.began => self.tell_attempt(code, took),
-            _ => self.end_attempt(code, now),
+        if self.retries == 0 && self.transparent_retries == 0 {
+            return self.meter.ended(self.method, &self.attempt_end(code, took));
         }
+        self.end_attempt(code, now);
         self.end_wait(now);
         let Self { retries, transparent_retries, retry_delay, .. } = self;
         let end = CallEnd { code, took, retries, transparent_retries, retry_delay };
@@ -121,18 +120,17 @@ impl Metered {
 
     fn end_attempt(&mut self, code: Code, now: Instant) {
         if let Phase::Attempt(since) = self.phase {
-            self.tell_attempt(code, now.saturating_duration_since(since));
+            let took = now.saturating_duration_since(since);
+            self.meter.attempt_ended(self.method, &self.attempt_end(code, took));
         }
     }
 
-    fn tell_attempt(&self, code: Code, took: Duration) {
+    fn attempt_end(&self, code: Code, took: Duration) -> AttemptEnd {
         let sent_bytes = match &self.sent {
             Sent::Whole(bytes) => *bytes,
             Sent::Pumped(pump) => pump.sent.load(Ordering::Relaxed),
         };
-        let received_bytes = self.received.total();
-        self.meter
-            .attempt_ended(self.method, &AttemptEnd { code, took, sent_bytes, received_bytes });
+        AttemptEnd { code, took, sent_bytes, received_bytes: self.received.total() }
     }
 
     fn end_wait(&mut self, now: Instant) {

@@ -20,6 +20,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use ending::CallEnding;
@@ -208,9 +209,10 @@ impl CallFuture {
         }
         this.retries.throttle = snapshot.config.throttle().cloned();
         let (retries, kind) = (this.retries.count, *this.kind);
-        let since = this.waiting.as_ref().map_or(now, |waiting| waiting.since());
+        let waited = |waiting: &Pin<Box<Waiting>>| now.saturating_duration_since(waiting.since());
+        let queued = this.waiting.as_ref().map_or(Duration::ZERO, waited);
         let (offered, ending) = (&mut *this.offered, &mut *this.ending);
-        let sending = Sending { call, body, offered, ending, retries, kind, now, since };
+        let sending = Sending { call, body, offered, ending, retries, kind, now, queued };
         let wait_for = match pick(shared, &snapshot, sending)? {
             Picked::Sent(attempt) => {
                 *this.stage = Stage::Sent(attempt);
@@ -417,12 +419,12 @@ struct Sending<'a> {
     retries: u32,
     kind: AttemptKind,
     now: Instant,
-    /// When it began to wait for this attempt; `now` when it did not.
-    since: Instant,
+    /// How long it waited for this attempt.
+    queued: Duration,
 }
 
 fn pick(shared: &Shared, snapshot: &Snapshot, sending: Sending<'_>) -> Result<Picked, Status> {
-    let Sending { call, body, offered, ending, retries, kind, now, since } = sending;
+    let Sending { call, body, offered, ending, retries, kind, now, queued } = sending;
     let mut wait_for = WaitFor::Picker(None);
     // Without a free slot the next pick may have one; after as many as there are connections, all
     // are taken.
@@ -458,11 +460,11 @@ fn pick(shared: &Shared, snapshot: &Snapshot, sending: Sending<'_>) -> Result<Pi
         };
         let mut request = call.attempt(metadata, retries, now);
         feedback.start();
-        if !shared.defaults.attempt_layers.is_empty() {
-            let why =
-                Why { subchannel, retries, kind, queued: now.saturating_duration_since(since) };
-            let backend = &transport.address;
-            run_layers((shared, snapshot), call, backend, &mut request, &mut feedback, why)?;
+        let (all, own) = (&shared.defaults.attempt_layers, ending.attempt_layers());
+        if !(all.is_empty() && own.is_empty()) {
+            let (layers, backend) = (all.iter().chain(own), &transport.address);
+            let why = Why { subchannel, retries, kind, queued };
+            run_layers(layers, snapshot, call, backend, &mut request, &mut feedback, why)?;
         }
         transport.names.leave(request.headers_mut());
         let (response, stream) = match transport.sender().send_request(request, body.is_empty()) {

@@ -207,9 +207,9 @@ impl Outgoing {
             Self::Unread(_) => Sent::Whole(0),
             Self::Whole(Whole { kept, once }) => {
                 let mut bytes = MessageBytes::default();
-                for frame in kept.frames().chain(once) {
+                kept.frames().chain(once).for_each(|frame| {
                     bytes.add(frame);
-                }
+                });
                 Sent::Whole(bytes.total())
             }
             Self::Pumped(pump) => Sent::Pumped(pump.state.clone()),
