@@ -26,6 +26,7 @@ pub(crate) fn inject(context: &SpanContext, headers: &mut HeaderMap) {
     headers.insert(TRACEPARENT, value);
     if *context.trace_state() != TraceState::NONE
         && let Ok(value) = HeaderValue::try_from(context.trace_state().header())
+        && !value.is_empty()
     {
         headers.insert(TRACESTATE, value);
     }
@@ -150,6 +151,18 @@ mod tests {
         inject(&context, &mut sent);
         assert_eq!(sent, headers(&[("traceparent", GOOD), ("tracestate", "a=1,b=2")]));
         assert_eq!(extract(&sent), Some(context));
+    }
+
+    #[test]
+    fn a_state_that_became_empty_is_not_sent() {
+        let given =
+            extract(&headers(&[("traceparent", GOOD), ("tracestate", "a=1")])).expect("good");
+        let empty = given.trace_state().delete("a").expect("a key");
+        let (trace, span) = (given.trace_id(), given.span_id());
+        let context = SpanContext::new(trace, span, given.trace_flags(), false, empty);
+        let mut sent = HeaderMap::new();
+        inject(&context, &mut sent);
+        assert_eq!(sent, headers(&[("traceparent", GOOD)]));
     }
 
     #[test]
