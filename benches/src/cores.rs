@@ -30,16 +30,17 @@ impl Side {
     pub fn take(self) -> Result<(), String> {
         let text = |error| format!("the cores of this process: {error}");
         let all = sched_getaffinity(None).map_err(text)?;
-        let mut free = (0..CpuSet::MAX_CPU).filter(|core| all.is_set(*core));
-        let mut own = CpuSet::new();
-        match self {
-            Self::Client => free.by_ref().take(1).for_each(|core| own.set(core)),
-            Self::Servers => free.skip(1).for_each(|core| own.set(core)),
-        }
-        if all.count() < 2 {
+        let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| all.is_set(*core)).collect();
+        let Some((first, others)) = cores.split_first().filter(|(_, others)| !others.is_empty())
+        else {
             return Err("expected two cores or more, one for the client, and found one: \
                         --shared lets both sides have it"
                 .to_owned());
+        };
+        let mut own = CpuSet::new();
+        match self {
+            Self::Client => own.set(*first),
+            Self::Servers => others.iter().for_each(|core| own.set(*core)),
         }
         sched_setaffinity(None, &own).map_err(text)
     }

@@ -224,15 +224,12 @@ pub async fn worker(kind: Kind, sink: SocketAddr, backends: &[SocketAddr]) -> Re
 ///
 /// A process can't be started, or a call failed.
 pub async fn run(options: Options) -> Result<(), String> {
-    let start = |arguments: Vec<&str>, side: Side| {
-        let mut arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
-        if !options.shared {
-            arguments.extend(["--side".to_owned(), side.name().to_owned()]);
-        }
-        Subprocess::start(arguments)
+    let start = async |arguments: &[&str], side: Side| {
+        let side = ["--side", side.name()].into_iter().filter(|_| !options.shared);
+        Subprocess::start(arguments.iter().copied().chain(side)).await
     };
-    let servers = start(vec!["server", &BACKENDS.to_string()], Side::Servers).await?;
-    let sink = start(vec!["sink"], Side::Servers).await?;
+    let servers = start(&["server", &BACKENDS.to_string()], Side::Servers).await?;
+    let sink = start(&["sink"], Side::Servers).await?;
     let backends: Vec<SocketAddr> =
         serde_json::from_str(&servers.greeting).map_err(|e| format!("the servers: {e}"))?;
     let at: SocketAddr =
@@ -244,8 +241,7 @@ pub async fn run(options: Options) -> Result<(), String> {
     for _ in 0..options.processes {
         let mut team = Vec::new();
         for kind in kinds {
-            let arguments = vec!["worker", kind.name(), &at, &list];
-            team.push(start(arguments, Side::Client).await?);
+            team.push(start(&["worker", kind.name(), &at, &list], Side::Client).await?);
         }
         teams.push(team);
     }
